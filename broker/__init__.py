@@ -1,0 +1,1 @@
+"""The broker: exchanges attested identities for task-scoped credentials."""

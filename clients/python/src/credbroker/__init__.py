@@ -1,0 +1,1 @@
+"""Short-lived credentials for the task at hand."""
