@@ -1,0 +1,5 @@
+pytest_plugins = [
+    "tests.fixtures.clock",
+    "tests.fixtures.openbao",
+    "tests.fixtures.postgres",
+]
