@@ -55,6 +55,7 @@ class ManagedProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         user: str | int | None = None,
+        group: str | int | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> "ManagedProcess":
         """Start a child and wait until it is ready.
@@ -68,6 +69,7 @@ class ManagedProcess:
             env: Its whole environment; the parent's by default.
             cwd: Its working directory.
             user: Who to run as, for servers that refuse to run as root.
+            group: The one group to run with, beside ``user``.
             stop_signal: What asks it to end.
 
         Raises:
@@ -83,6 +85,8 @@ class ManagedProcess:
                 env=None if env is None else dict(env),
                 cwd=cwd,
                 user=user,
+                group=group,
+                extra_groups=None if group is None else (),
                 # Its own session, so that Ctrl-C in a terminal reaches the
                 # parent alone, which stops its children in order.
                 start_new_session=True,
