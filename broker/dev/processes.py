@@ -93,13 +93,23 @@ class ManagedProcess:
             )
         process = cls(name, child, log, stop_signal)
         try:
-            process._wait_until(ready, timeout)
+            process.wait_until(ready, timeout)
         except BaseException:
             process.stop()
             raise
         return process
 
-    def _wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
+    def wait_until(self, ready: Callable[[], bool], timeout: float = 30) -> None:
+        """Wait until a condition holds.
+
+        Args:
+            ready: The condition, asked again and again.
+            timeout: Seconds it may take.
+
+        Raises:
+            Unavailable: when the child ends or the time is over; says how its
+                log ends.
+        """
         deadline = time.monotonic() + timeout
         while not ready():
             if time.monotonic() > deadline:
