@@ -32,7 +32,7 @@ if ! new_enough "$venv/bin/python"; then
 fi
 
 pip() {
-    "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"
+    "$venv/bin/python" -m pip --disable-pip-version-check --quiet --quiet "$@"
 }
 
 echo "installing into $venv"
