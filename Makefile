@@ -13,6 +13,7 @@ help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(READY) ## Install the pinned tools and both distributions into .venv
+	@:
 
 demo: $(READY) ## Watch an agent get, use and lose credentials, on embedded servers
 	@$(BIN)/broker demo

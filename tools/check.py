@@ -41,7 +41,7 @@ CHECKS = (
     Check("format", ("ruff", "format", "--check")),
     Check("lint", ("ruff", "check")),
     Check("types", ("mypy",)),
-    Check("imports", ("lint-imports", "--no-cache")),
+    Check("imports", ("lint-imports", "--no-cache", "--no-logo")),
     Check("proto-lint", ("buf", "lint", "protos")),
     Check("proto-format", ("buf", "format", "--diff", "--exit-code", "protos")),
     Check("stubs", ("python", "tools/generate_stubs.py", "--check")),
