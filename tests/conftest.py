@@ -1,5 +1,6 @@
 pytest_plugins = [
     "tests.fixtures.clock",
+    "tests.fixtures.no_skips",
     "tests.fixtures.openbao",
     "tests.fixtures.postgres",
 ]
