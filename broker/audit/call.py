@@ -7,7 +7,7 @@ from datetime import datetime
 from broker.audit.catalogue import EVENT_TYPES, REQUEST_FAILED, REQUEST_REFUSED
 from broker.errors import BrokerError, MintFailed, Unavailable
 from broker.ids import new_id
-from broker.model import AuditEvent, Caller, JsonValue, Outcome
+from broker.model import AuditEvent, Caller, Identity, JsonValue, Outcome
 
 BROKER = "broker"
 MAX_DETAIL = 2000
@@ -40,8 +40,8 @@ class Call:
     attributes: dict[str, JsonValue] = field(default_factory=dict)
 
     @property
-    def uri(self) -> str:
-        """URI of the caller.
+    def identity(self) -> Identity:
+        """Who calls.
 
         Raises:
             RuntimeError: when identity is not established yet; a workflow must
@@ -49,7 +49,12 @@ class Call:
         """
         if self.caller is None:
             raise RuntimeError("a workflow was reached without an identity")
-        return self.caller.identity.uri
+        return self.caller.identity
+
+    @property
+    def uri(self) -> str:
+        """URI of the caller; as `identity`."""
+        return self.identity.uri
 
     def event(
         self,

@@ -1,0 +1,391 @@
+"""The way of a request for a credential: decide, mint, record, hand out.
+
+::
+
+    decide    identity, task, scope and parameters → grant, under one revision of the rules
+    anchor    the task's token in Vault, its accessor committed before anything hangs from it
+    prepare   for leases: the token they will hang from, committed before the lease exists
+    mint      Vault makes the credential
+    record    issuance and audit event, durable, only if the decision still holds
+    respond
+
+What Vault made and cannot be recorded as handed out is never handed out: it is
+revoked, or recorded as undelivered where it cannot be revoked by itself.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from broker import policy, record, revoke
+from broker.anchors import Anchors
+from broker.audit import Call
+from broker.authorize import Ask, Grant, decide
+from broker.clock import Clock
+from broker.document import Limits
+from broker.errors import (
+    BrokerError,
+    MintFailed,
+    StoreUnavailable,
+    TaskEnded,
+    TaskNotFound,
+    VaultUnavailable,
+)
+from broker.ids import new_id
+from broker.mint import KINDS
+from broker.mint.kind import Holder, Minted, Order
+from broker.mint.naming import role_name
+from broker.mint.retract import is_gone, retract
+from broker.mint.vault import VaultClient
+from broker.model import (
+    Anchor,
+    Issuance,
+    IssuanceState,
+    JsonObject,
+    JsonValue,
+    Revocability,
+    Task,
+    TaskSpec,
+    TaskState,
+)
+from broker.policy import Policy, PolicyCache, PolicyChanged
+from broker.record import Decided
+from broker.revoke import Revoker
+from broker.secret import Secret, fingerprint
+from broker.store import Store, events, issuances, tasks
+from broker.tasks import check_start, new_task, started, view
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class IssueRequest:
+    """What an agent asks for; ``task`` is the id of a task, or one to start."""
+
+    request_id: str | None
+    task: str | TaskSpec
+    scope: str
+    parameters: JsonObject
+    ttl: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A credential on its way to the agent, with its record and task."""
+
+    issuance: Issuance
+    secret: Secret[dict[str, JsonValue]]
+    task: Task
+
+
+@dataclass(slots=True)
+class _Errand:
+    """One request across its attempts: the task it started is kept between them."""
+
+    call: Call
+    request: IssueRequest
+    begun: Task | None = None
+
+
+class Issuer:
+    """Issues credentials.
+
+    Args:
+        key: Key of the fingerprints.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        vault: VaultClient,
+        rules: PolicyCache,
+        anchors: Anchors,
+        revoker: Revoker,
+        clock: Clock,
+        key: Secret[bytes],
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._rules = rules
+        self._anchors = anchors
+        self._revoker = revoker
+        self._clock = clock
+        self._key = key
+        self._running: set[asyncio.Task[object]] = set()
+
+    async def issue(self, call: Call, request: IssueRequest) -> Issued:
+        """Issue one credential.
+
+        A caller that goes away leaves nothing half done: the errand is carried
+        to its end, and what it got is revoked where it can be.
+
+        Raises:
+            BrokerError: any refusal that the contract names; nothing was handed
+                out then.
+        """
+        errand = _Errand(call, request)
+        work = self._background(policy.until_settled(lambda: self._attempt(errand)), "issue")
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(self._take_back)
+            raise
+
+    async def drain(self) -> None:
+        """Wait for errands whose callers have gone away."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _attempt(self, errand: _Errand) -> Issued:
+        decided = await self._decide(errand)
+        anchor = await self._anchor(errand, decided)
+        try:
+            return await self._mint(errand.call, decided, anchor)
+        except MintFailed:
+            if not await is_gone(self._vault, anchor.accessor, None):
+                raise
+        # Somebody revoked the anchor behind the broker's back.
+        await self._anchors.retire(anchor, "anchor.lost")
+        return await self._mint(errand.call, decided, await self._anchor(errand, decided))
+
+    async def _decide(self, errand: _Errand) -> Decided:
+        call, request = errand.call, errand.request
+        call.scope = request.scope
+        rules, found, earlier = await self._store.read(lambda conn: self._look_up(conn, errand))
+        if earlier is not None:
+            raise record.reused(earlier)
+        task = _task(call, request, found, rules)
+        scope = rules.scopes.get(request.scope)
+        if scope is not None:
+            call.scope_version = scope.version
+        ask = Ask(
+            identity=call.identity,
+            task=view(task),
+            scope=request.scope,
+            parameters=request.parameters,
+            ttl=request.ttl,
+            now=call.now,
+        )
+        grant = decide(ask, scope, rules.locks)
+        KINDS[grant.mapping.kind].check(grant.mapping, grant.parameters)
+        await self._spare_vault(call, task, grant)
+        return Decided(rules, task, found is None, grant, request.request_id)
+
+    def _look_up(self, conn: Connection, errand: _Errand) -> tuple[Policy, Task | None, Issuance | None]:
+        call, request = errand.call, errand.request
+        task, earlier = None, None
+        if isinstance(request.task, str):
+            task = tasks.get(conn, request.task)
+        elif errand.begun is not None:
+            task = tasks.get(conn, errand.begun.id)
+        elif request.request_id is not None:
+            task = tasks.by_request(conn, call.uri, request.request_id)
+        if request.request_id is not None:
+            earlier = issuances.by_request(conn, call.uri, request.request_id)
+        return self._rules.read(conn, call.now), task, earlier
+
+    async def _spare_vault(self, call: Call, task: Task, grant: Grant) -> None:
+        """Refuse what a limit will refuse anyway; the record decides exactly."""
+        if grant.limits != NO_LIMITS:
+            reached = await self._store.read(
+                lambda conn: record.limit_reached(conn, grant, task, call.now, exact=False)
+            )
+            if reached is not None:
+                raise reached
+
+    async def _anchor(self, errand: _Errand, decided: Decided) -> Anchor:
+        call, task = errand.call, decided.task
+
+        def begin(conn: Connection) -> None:
+            policy.pin(conn, decided.rules)
+            if task.request_id is not None and tasks.by_request(conn, task.agent, task.request_id) is not None:
+                raise PolicyChanged  # a concurrent request with this id started it: decide again, with its task
+            tasks.insert(conn, task)
+            events.append(conn, [started(call, task)])
+
+        begins = decided.begins and errand.begun is None
+        role = role_name(decided.grant.scope, decided.grant.mapping)
+        anchor = await self._anchors.get(task, role, begin if begins else None)
+        errand.begun = task
+        return anchor
+
+    async def _mint(self, call: Call, decided: Decided, anchor: Anchor) -> Issued:
+        order = _order(decided.grant, anchor)
+        call.issuance_id = order.issuance_id
+        kind = KINDS[order.mapping.kind]
+        intent = _intent(call, decided, anchor, order)
+        holder = await self._unless_perhaps_made(kind.prepare(self._vault, anchor, order), anchor, intent)
+        if holder is not None:
+            return await self._mint_held(call, decided, anchor, order, intent, holder)
+        minted = await self._unless_perhaps_made(kind.mint(self._vault, anchor, None, order), anchor, intent)
+        issuance = self._minted_as(intent, minted)
+        try:
+            refusal = await self._store.write(lambda conn: record.deliver(conn, call, decided, issuance))
+        except StoreUnavailable:
+            await self._unrecorded(anchor, issuance)
+            raise
+        return self._respond(decided, issuance, minted, refusal)
+
+    async def _mint_held(
+        self, call: Call, decided: Decided, anchor: Anchor, order: Order, intent: Issuance, holder: Holder
+    ) -> Issued:
+        """Mint what hangs from a holder: its accessor is durable before the lease exists."""
+        held = replace(intent, accessor=holder.accessor)
+        try:
+            refusal = await self._store.write(lambda conn: record.intend(conn, call, decided, held))
+        except StoreUnavailable:
+            await self._retract(held)
+            raise
+        if refusal is not None:
+            await self._retract(held)
+            raise refusal
+        try:
+            minted = await KINDS[held.kind].mint(self._vault, anchor, holder, order)
+        except BrokerError as error:
+            await self._give_up(call, decided, held, error)
+            raise
+        issuance = self._minted_as(held, minted)
+        try:
+            refusal = await self._store.write(lambda conn: record.complete(conn, call, decided, issuance))
+        except StoreUnavailable:
+            await self._retract(issuance)
+            raise
+        return self._respond(decided, issuance, minted, refusal)
+
+    def _minted_as(self, intent: Issuance, minted: Minted) -> Issuance:
+        return replace(
+            intent,
+            state=IssuanceState.ACTIVE,
+            renewable=minted.renewable,
+            expires_at=minted.expires_at,
+            max_expires_at=minted.max_expires_at,
+            fingerprint=fingerprint(self._key, minted.secret.reveal()),
+            accessor=minted.accessor,
+            lease_id=minted.lease_id,
+        )
+
+    def _respond(self, decided: Decided, issuance: Issuance, minted: Minted, refusal: record.Refusal) -> Issued:
+        if refusal is not None:
+            self._revoker.wake()
+            raise refusal
+        return Issued(issuance, minted.secret, decided.task)
+
+    async def _unless_perhaps_made(self, making: Awaitable[T], anchor: Anchor, intent: Issuance) -> T:
+        """Let Vault make something; what it may have made without saying so dies with the anchor.
+
+        A batch token leaves nothing behind in Vault and its secret is lost with
+        the reply, so that it alone is no reason to take the anchor.
+        """
+        try:
+            return await making
+        except VaultUnavailable:
+            if intent.revocability is Revocability.INDIVIDUAL:
+                await self._retire(anchor, "mint.uncertain")
+            raise
+
+    async def _give_up(self, call: Call, decided: Decided, intent: Issuance, error: BrokerError) -> None:
+        try:
+            await self._store.write(lambda conn: record.give_up(conn, call, decided, intent, error))
+        except StoreUnavailable:
+            await self._retract(intent)  # and the sweeper settles the intent later
+        self._revoker.wake()
+
+    async def _unrecorded(self, anchor: Anchor, issuance: Issuance) -> None:
+        """Revoke what was minted and could not be recorded, with its anchor where there is no other way."""
+        if issuance.accessor is not None:
+            await self._retract(issuance)
+        else:
+            await self._retire(anchor, "record.failed")
+
+    async def _retire(self, anchor: Anchor, reason: str) -> None:
+        with contextlib.suppress(BrokerError):
+            await self._anchors.retire(anchor, reason)
+        self._revoker.wake()
+
+    async def _retract(self, issuance: Issuance) -> None:
+        """Ask Vault at once; where that fails too, the anchor and the time to live remain."""
+        if issuance.accessor is not None:
+            with contextlib.suppress(BrokerError):
+                await retract(self._vault, issuance.accessor, issuance.lease_id)
+
+    def _take_back(self, work: asyncio.Task[Issued]) -> None:
+        if not work.cancelled() and work.exception() is None:
+            self._background(self._revoke_undelivered(work.result().issuance), "take back")
+
+    async def _revoke_undelivered(self, issuance: Issuance) -> None:
+        """Revoke what was got for a caller that has gone away, where it can be revoked by itself."""
+        if issuance.revocability is Revocability.INDIVIDUAL:
+            now = self._clock.now()
+            with contextlib.suppress(BrokerError):
+                await self._store.write(lambda conn: revoke.queue_issuance(conn, issuance, "caller.gone", now))
+            self._revoker.wake()
+
+    def _background(self, work: Coroutine[object, object, R], name: str) -> asyncio.Task[R]:
+        task = asyncio.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+
+def _task(call: Call, request: IssueRequest, found: Task | None, rules: Policy) -> Task:
+    """Return the task that would own the credential, the one to start included.
+
+    Raises:
+        TaskNotFound: when the caller has no such task.
+        TaskEnded: when it has ended.
+        Locked, ScopeDenied: when the caller may not start one.
+    """
+    if found is None:
+        if isinstance(request.task, str):
+            call.task_id = request.task
+            raise TaskNotFound("no such task")
+        task = new_task(call, request.task, request.request_id)
+        check_start(call, task, rules)
+        return task
+    call.task_id = found.id
+    if found.agent != call.uri:
+        raise TaskNotFound(f"the task belongs to {found.agent}")
+    if found.state is not TaskState.ACTIVE or found.deadline <= call.now:
+        raise TaskEnded(f"task {found.id} has ended")
+    return found
+
+
+def _order(grant: Grant, anchor: Anchor) -> Order:
+    return Order(
+        issuance_id=new_id(),
+        policy=anchor.role,
+        mapping=grant.mapping,
+        parameters=grant.parameters,
+        ttl=grant.ttl,
+        max_ttl=grant.max_ttl,
+    )
+
+
+def _intent(call: Call, decided: Decided, anchor: Anchor, order: Order) -> Issuance:
+    grant = decided.grant
+    return Issuance(
+        id=order.issuance_id,
+        task_id=anchor.task_id,
+        anchor_id=anchor.id,
+        agent=call.uri,
+        scope=grant.scope,
+        scope_version=grant.version,
+        kind=grant.mapping.kind,
+        parameters=grant.parameters,
+        state=IssuanceState.MINTING,
+        revocability=KINDS[grant.mapping.kind].revocability(grant.mapping),
+        renewable=False,
+        created_at=call.now,
+        expires_at=call.now + grant.ttl,
+        max_expires_at=call.now + grant.max_ttl,
+        fingerprint="",
+        request_id=decided.request_id,
+    )

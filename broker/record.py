@@ -1,0 +1,166 @@
+"""What one issuance writes: each function is the work of one transaction.
+
+A decision that no longer holds is returned, not raised, so that it costs the
+other works of the same transaction nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from broker import revoke
+from broker.audit import Call
+from broker.audit.catalogue import CREDENTIAL_ISSUED, CREDENTIAL_MINT_FAILED, CREDENTIAL_REQUESTED
+from broker.authorize import Grant
+from broker.errors import BrokerError, LimitReached, Locked, RequestIdReused, TaskEnded
+from broker.model import Issuance, IssuanceState, JsonValue, Task, TaskState
+from broker.policy import Policy, PolicyChanged
+from broker.store import events, issuances, tasks
+from broker.store import policy as revisions
+
+UNDELIVERED: Final = "undelivered"
+
+Refusal = BrokerError | PolicyChanged | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision, with all that must still be true when it is recorded.
+
+    Attributes:
+        rules: The rules it was made under.
+        task: The task that will own the credential.
+        begins: Whether the task is yet to be stored.
+        grant: What was granted.
+        request_id: The caller's own name for the request.
+    """
+
+    rules: Policy
+    task: Task
+    begins: bool
+    grant: Grant
+    request_id: str | None
+
+
+def recheck(conn: Connection, decided: Decided, now: datetime) -> Refusal:
+    """Return why a decision cannot be recorded any more, or None; holds it so until commit."""
+    if revisions.pin_revision(conn) != decided.rules.revision:
+        return PolicyChanged()
+    task = tasks.pin(conn, decided.task.id)
+    if task is None or task.state is not TaskState.ACTIVE:
+        return TaskEnded(f"task {decided.task.id} ended while the credential was minted")
+    if decided.request_id is not None:
+        earlier = issuances.by_request(conn, task.agent, decided.request_id)
+        if earlier is not None:
+            return reused(earlier)
+    return limit_reached(conn, decided.grant, decided.task, now, exact=True)
+
+
+def reused(earlier: Issuance) -> RequestIdReused:
+    """Return the refusal of a request id that was granted before."""
+    return RequestIdReused(
+        f"request {earlier.request_id} was granted as issuance {earlier.id}",
+        metadata={"issuance_id": earlier.id, "task_id": earlier.task_id},
+    )
+
+
+def limit_reached(conn: Connection, grant: Grant, task: Task, now: datetime, *, exact: bool) -> LimitReached | None:
+    """Return which limit of the scope one more credential would pass.
+
+    Args:
+        conn: The transaction.
+        grant: What would be issued.
+        task: The task that would own it.
+        now: The moment of the request.
+        exact: Hold all counts still until commit.
+    """
+    limits, scope = grant.limits, grant.scope
+    counts: tuple[tuple[str, int | None, Callable[[], int]], ...] = (
+        ("livePerTask", limits.live_per_task, lambda: issuances.count_live(conn, task_id=task.id, scope=scope)),
+        ("livePerAgent", limits.live_per_agent, lambda: issuances.count_live(conn, agent=task.agent, scope=scope)),
+        ("livePerScope", limits.live_per_scope, lambda: issuances.count_live(conn, scope=scope)),
+        (
+            "perAgentPerMinute",
+            limits.per_agent_per_minute,
+            lambda: issuances.count_since(conn, agent=task.agent, scope=scope, since=now - timedelta(minutes=1)),
+        ),
+    )
+    if exact and any(limit is not None for _, limit, _ in counts):
+        issuances.lock_limits(conn)
+    for name, limit, count in counts:
+        if limit is not None and count() >= limit:
+            return LimitReached(
+                f"scope {scope}: {name} is {limit}",
+                message=f"the scope's limit {name} of {limit} is reached; let credentials end before asking for more",
+                metadata={"limit": name, "value": str(limit)},
+                retry_after=timedelta(seconds=5),
+            )
+    return None
+
+
+def intend(conn: Connection, call: Call, decided: Decided, intent: Issuance) -> Refusal:
+    """Record that a credential is about to be minted."""
+    refusal = recheck(conn, decided, call.now)
+    if refusal is None:
+        issuances.insert(conn, intent)
+        events.append(conn, [call.event(CREDENTIAL_REQUESTED, attributes=_facts(decided, intent))])
+    return refusal
+
+
+def complete(conn: Connection, call: Call, decided: Decided, issuance: Issuance) -> Refusal:
+    """Record that an intended credential was minted and will be handed out."""
+    known = issuances.activate(
+        conn,
+        issuance.id,
+        expires_at=issuance.expires_at,
+        max_expires_at=issuance.max_expires_at,
+        fingerprint=issuance.fingerprint,
+        lease_id=issuance.lease_id,
+        accessor=issuance.accessor,
+        renewable=issuance.renewable,
+    )
+    if known:
+        events.append(conn, [call.event(CREDENTIAL_ISSUED, attributes=_facts(decided, issuance))])
+        return None
+    task = tasks.get(conn, issuance.task_id)
+    if task is not None and task.state is TaskState.ACTIVE:
+        return Locked("the issuance was revoked while it was minted")
+    return TaskEnded("the task ended while the credential was minted")
+
+
+def deliver(conn: Connection, call: Call, decided: Decided, issuance: Issuance) -> Refusal:
+    """Record a credential that needed no intent; as undelivered when the decision no longer holds."""
+    refusal = recheck(conn, decided, call.now)
+    if refusal is None:
+        issuances.insert(conn, issuance)
+        events.append(conn, [call.event(CREDENTIAL_ISSUED, attributes=_facts(decided, issuance))])
+        return None
+    lost = replace(issuance, request_id=None, state=IssuanceState.MINTING)
+    if lost.accessor is None:
+        lost = replace(lost, state=IssuanceState.FAILED, end_reason=UNDELIVERED, ended_at=lost.expires_at)
+    issuances.insert(conn, lost)
+    revoke.queue_issuance(conn, lost, UNDELIVERED, call.now)
+    events.append(conn, [call.event(CREDENTIAL_MINT_FAILED, reason=UNDELIVERED, attributes=_facts(decided, lost))])
+    return refusal
+
+
+def give_up(conn: Connection, call: Call, decided: Decided, intent: Issuance, error: BrokerError) -> None:
+    """Record that minting failed, and put up for revocation what may exist all the same."""
+    revoke.queue_issuance(conn, intent, "mint_failed", call.now)
+    facts = _facts(decided, intent)
+    events.append(
+        conn, [call.event(CREDENTIAL_MINT_FAILED, reason=error.reason, detail=error.detail, attributes=facts)]
+    )
+
+
+def _facts(decided: Decided, issuance: Issuance) -> dict[str, JsonValue]:
+    return {
+        "kind": issuance.kind,
+        "rule": decided.grant.rule,
+        "parameters": dict(issuance.parameters),
+        "expires_at": issuance.expires_at.isoformat(),
+        "fingerprint": issuance.fingerprint,
+    }

@@ -1,0 +1,238 @@
+"""Tasks: their start, their heartbeats and their end, which takes everything back."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from broker import policy, revoke
+from broker.anchors import Anchors
+from broker.audit import Call, broker_event
+from broker.audit.catalogue import (
+    CREDENTIAL_REVOCATION_REQUESTED,
+    TASK_COMPLETED,
+    TASK_DEADLINE_EXCEEDED,
+    TASK_HEARTBEAT_MISSED,
+    TASK_LOCKED,
+    TASK_STARTED,
+)
+from broker.authorize import TaskView, check_declared, hold
+from broker.errors import Locked, TaskEnded, TaskNotFound
+from broker.ids import new_id
+from broker.model import AuditEvent, Issuance, Page, Role, Task, TaskSpec, TaskState
+from broker.policy import Policy, PolicyCache
+from broker.revoke import Revoker
+from broker.store import Store, events, tasks
+from broker.store.paging import PageOf
+
+_OPERATORS: Final = frozenset({Role.ADMIN, Role.AUDITOR})
+
+END_EVENTS: Final = {
+    TaskState.COMPLETED: TASK_COMPLETED,
+    TaskState.DEADLINE_EXCEEDED: TASK_DEADLINE_EXCEEDED,
+    TaskState.HEARTBEAT_MISSED: TASK_HEARTBEAT_MISSED,
+    TaskState.LOCKED: TASK_LOCKED,
+}
+
+
+def new_task(call: Call, spec: TaskSpec, request_id: str | None) -> Task:
+    """Return the task that a caller wants to start; nothing is stored."""
+    return Task(
+        id=new_id(),
+        agent=call.uri,
+        purpose=spec.purpose,
+        labels=spec.labels,
+        declared_scopes=spec.declared_scopes,
+        state=TaskState.ACTIVE,
+        created_at=call.now,
+        deadline=call.now + spec.timeout,
+        heartbeat_interval=spec.heartbeat_interval,
+        heartbeat_at=call.now if spec.heartbeat_interval else None,
+        request_id=request_id,
+    )
+
+
+def view(task: Task) -> TaskView:
+    """Return what a decision may know of a task."""
+    return TaskView(
+        id=task.id,
+        purpose=task.purpose,
+        labels=task.labels,
+        declared_scopes=task.declared_scopes,
+        deadline=task.deadline,
+    )
+
+
+def check_start(call: Call, task: Task, rules: Policy) -> None:
+    """Check that the caller may start this task.
+
+    Raises:
+        Locked: when a lock holds the agent.
+        ScopeDenied: when a declared scope would not be granted.
+    """
+    held = hold(rules.locks, agent=task.agent, task_id=None, scope=None, now=call.now)
+    if held is not None:
+        raise Locked(f"lock {held.id} holds the agent: {held.reason}")
+    if task.declared_scopes:
+        check_declared(call.identity, view(task), rules.scopes, rules.locks, call.now)
+
+
+def started(call: Call, task: Task) -> AuditEvent:
+    """Return the event of a task's start."""
+    call.task_id = task.id
+    return replace(
+        call.event(
+            TASK_STARTED,
+            attributes={
+                "purpose": task.purpose,
+                "labels": dict(task.labels),
+                "declared_scopes": list(task.declared_scopes),
+                "deadline": task.deadline.isoformat(),
+            },
+        ),
+        scope="",
+        scope_version=None,
+        issuance_id=None,
+    )
+
+
+def end(conn: Connection, task_id: str, state: TaskState, now: datetime, event: AuditEvent) -> list[Issuance] | None:
+    """End a task, put up for revocation what it holds, and record both.
+
+    Returns:
+        The issuances that were alive until now; None when the task had ended
+        before, and nothing was changed.
+    """
+    task = tasks.end(conn, task_id, state, now)
+    if task is None:
+        return None
+    moved = revoke.queue_task(conn, task, event.type, now)
+    events.append(conn, [replace(event, id=new_id()), *(_requested(issuance, event) for issuance in moved)])
+    return moved
+
+
+def ended_by_broker(task: Task, state: TaskState, now: datetime) -> AuditEvent:
+    """Return the event of a task that the broker itself ends."""
+    return broker_event(END_EVENTS[state], now, agent=task.agent, task_id=task.id)
+
+
+def _requested(issuance: Issuance, cause: AuditEvent) -> AuditEvent:
+    return replace(
+        cause,
+        id=new_id(),
+        type=CREDENTIAL_REVOCATION_REQUESTED,
+        reason=cause.type,
+        agent=issuance.agent,
+        issuance_id=issuance.id,
+        scope=issuance.scope,
+        scope_version=issuance.scope_version,
+    )
+
+
+class Tasks:
+    """What callers do with tasks.
+
+    Args:
+        wait: How long completing waits for Vault's confirmation.
+    """
+
+    def __init__(self, store: Store, rules: PolicyCache, anchors: Anchors, revoker: Revoker, wait: timedelta) -> None:
+        self._store = store
+        self._rules = rules
+        self._anchors = anchors
+        self._revoker = revoker
+        self._wait = wait
+
+    async def start(self, call: Call, spec: TaskSpec, request_id: str | None) -> Task:
+        """Start a task, or return the one that an earlier request with this id started.
+
+        Raises:
+            Locked: when a lock holds the agent.
+            ScopeDenied: when a declared scope would not be granted.
+        """
+
+        async def attempt() -> Task:
+            def read(conn: Connection) -> tuple[Policy, Task | None]:
+                earlier = tasks.by_request(conn, call.uri, request_id) if request_id else None
+                return self._rules.read(conn, call.now), earlier
+
+            rules, earlier = await self._store.read(read)
+            if earlier is not None:
+                return earlier
+            task = new_task(call, spec, request_id)
+            check_start(call, task, rules)
+            return await self._store.write(lambda conn: _store_new(conn, call, task, rules))
+
+        return await policy.until_settled(attempt)
+
+    async def get(self, call: Call, task_id: str) -> Task:
+        """Return a task: the caller's own, or any for operators.
+
+        Raises:
+            TaskNotFound: when there is none, or it is another agent's.
+        """
+        call.task_id = task_id
+        task = await self._store.read(lambda conn: tasks.get(conn, task_id))
+        if task is None or not (task.agent == call.uri or _is_operator(call)):
+            raise TaskNotFound(_why_not_found(task))
+        return task
+
+    async def list(self, call: Call, page: Page) -> PageOf[Task]:
+        """Return a page of tasks: the caller's own, or all for operators."""
+        agent = None if _is_operator(call) else call.uri
+        return await self._store.read(lambda conn: tasks.page(conn, page, agent))
+
+    async def heartbeat(self, call: Call, task_id: str) -> Task:
+        """Note that the caller still works on its task.
+
+        Raises:
+            TaskNotFound: when the caller has no such task.
+            TaskEnded: when it has ended.
+        """
+        task = await self._own(call, task_id)
+        beaten = None
+        if task.state is TaskState.ACTIVE:
+            beaten = await self._store.write(lambda conn: tasks.heartbeat(conn, task_id, call.now))
+        if beaten is None:
+            raise TaskEnded(f"task {task_id} has ended")
+        return beaten
+
+    async def complete(self, call: Call, task_id: str) -> Task:
+        """End the caller's task and take back everything it holds.
+
+        Raises:
+            TaskNotFound: when the caller has no such task.
+        """
+        await self._own(call, task_id)
+        event = call.event(TASK_COMPLETED)
+        await self._store.write(lambda conn: end(conn, task_id, TaskState.COMPLETED, call.now, event))
+        self._anchors.forget_task(task_id)
+        await self._revoker.settle(task_id, self._wait)
+        return await self._own(call, task_id)
+
+    async def _own(self, call: Call, task_id: str) -> Task:
+        call.task_id = task_id
+        task = await self._store.read(lambda conn: tasks.get(conn, task_id))
+        if task is None or task.agent != call.uri:
+            raise TaskNotFound(_why_not_found(task))
+        return task
+
+
+def _store_new(conn: Connection, call: Call, task: Task, rules: Policy) -> Task:
+    policy.pin(conn, rules)
+    if task.request_id is not None:
+        earlier = tasks.by_request(conn, task.agent, task.request_id)
+        if earlier is not None:
+            return earlier
+    tasks.insert(conn, task)
+    events.append(conn, [started(call, task)])
+    return task
+
+
+def _is_operator(call: Call) -> bool:
+    return call.caller is not None and not _OPERATORS.isdisjoint(call.caller.roles)
+
+
+def _why_not_found(task: Task | None) -> str:
+    return "no such task" if task is None else f"the task belongs to {task.agent}"
