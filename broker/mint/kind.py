@@ -1,6 +1,7 @@
 """What every credential kind provides. One module per kind, listed in `broker.mint.KINDS`."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -72,7 +73,6 @@ class PolicyRule:
 
     path: str
     capabilities: tuple[str, ...]
-    attributes: JsonObject = field(default_factory=dict)
 
 
 class CredentialKind(Protocol):
@@ -89,6 +89,10 @@ class CredentialKind(Protocol):
 
     def revocability(self, mapping: CredentialMapping) -> Revocability:
         """Say how credentials of this mapping can be taken back."""
+        ...
+
+    def parameters(self, mapping: CredentialMapping) -> Mapping[str, bool]:
+        """Return the parameters that the mapping uses, and whether each must be text."""
         ...
 
     def check(self, mapping: CredentialMapping, parameters: JsonObject) -> None:

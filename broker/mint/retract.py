@@ -1,0 +1,44 @@
+"""Taking back: revoke, and believe it only when Vault says that it knows the thing no more."""
+
+from broker.mint.vault import VaultClient
+
+
+async def retract(vault: VaultClient, accessor: str, lease_id: str | None) -> bool:
+    """Revoke a token with everything that hangs from it, and look whether it is gone.
+
+    Revoking what is gone already succeeds.
+
+    Args:
+        vault: Vault, with the broker's own token.
+        accessor: The token's accessor.
+        lease_id: The lease that hangs from it, if there is one.
+
+    Returns:
+        True when Vault knows neither any more; False when it was asked and is
+        not done yet.
+
+    Raises:
+        VaultUnavailable: when Vault did not answer.
+        MintFailed: when Vault refused.
+    """
+    await vault.revoke_token(accessor)
+    if await vault.knows_token(accessor):
+        return False
+    if lease_id is None or not await vault.knows_lease(lease_id):
+        return True
+    # Vault revokes leases after it has answered, and gives up after some
+    # failed attempts. Asking for the lease itself starts it again.
+    await vault.revoke_lease(lease_id)
+    return not await vault.knows_lease(lease_id)
+
+
+async def is_gone(vault: VaultClient, accessor: str, lease_id: str | None) -> bool:
+    """Return whether Vault knows neither the token nor the lease any more.
+
+    Raises:
+        VaultUnavailable: when Vault did not answer.
+        MintFailed: when Vault refused.
+    """
+    if await vault.knows_token(accessor):
+        return False
+    return lease_id is None or not await vault.knows_lease(lease_id)

@@ -1,0 +1,121 @@
+"""HTTP to Vault for the hot path: one keep-alive pool, bounded in time and size, never redirected."""
+
+import json
+import ssl
+from dataclasses import dataclass
+from functools import lru_cache
+
+import aiohttp
+
+from broker import config
+from broker.errors import ConfigError, VaultUnavailable
+from broker.mint.paths import safe_segment
+from broker.mint.replies import parse_object
+from broker.model import JsonObject, JsonValue
+from broker.secret import Secret
+
+MAX_REPLY_BYTES = 1024 * 1024
+_MAX_CONNECTIONS = 128
+_KEEP_ALIVE_SECONDS = 30.0
+_REMEMBERED_URLS = 1024
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply that came from Vault: its status and its JSON object, empty when there was no content."""
+
+    status: int
+    body: dict[str, JsonValue]
+
+
+class Transport:
+    """Sends requests to one Vault. To be made while an event loop runs.
+
+    Raises:
+        ConfigError: when the CA file cannot be used.
+    """
+
+    def __init__(self, settings: config.Vault) -> None:
+        self._base = f"{settings.address.rstrip('/')}/v1/"
+        self._url = lru_cache(_REMEMBERED_URLS)(self._build_url)
+        self._headers = {"X-Vault-Request": "true", "Accept-Encoding": "identity"}
+        if settings.namespace:
+            self._headers["X-Vault-Namespace"] = settings.namespace
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=_tls(settings)
+            ),
+            timeout=aiohttp.ClientTimeout(total=settings.timeout.total_seconds()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def send(
+        self, method: str, path: Path, token: Secret[str] | None, body: JsonObject | None, limit: int
+    ) -> Answer:
+        """Send one request and return Vault's answer, whatever its status.
+
+        Args:
+            method: HTTP method.
+            path: Segments below ``/v1``; each is checked.
+            token: Vault token to send, if any.
+            body: JSON object to send, if any.
+            limit: Most bytes of a reply.
+
+        Raises:
+            VaultUnavailable: when no whole answer came, or not from Vault: it
+                may have acted all the same.
+            ValueError: when a path segment is not allowed.
+        """
+        url = self._url(path)
+        headers = self._headers if token is None else {**self._headers, "X-Vault-Token": token.reveal()}
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as reply:
+                raw = await _read(reply, limit)
+        except (aiohttp.ClientError, OSError) as error:
+            raise VaultUnavailable(f"{describe(method, path)}: {_reason(error)}") from None
+        answer = {} if not raw and reply.status == 204 else parse_object(raw)
+        if answer is None:
+            raise VaultUnavailable(f"{describe(method, path)}: status {reply.status} without Vault's JSON") from None
+        return Answer(reply.status, answer)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    def _build_url(self, path: Path) -> str:
+        return self._base + "/".join(map(safe_segment, path))
+
+
+def describe(method: str, path: Path) -> str:
+    """Name a request in an error."""
+    return f"{method} {'/'.join(path)}"
+
+
+async def _read(reply: aiohttp.ClientResponse, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in reply.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            raise aiohttp.ClientPayloadError(f"more than {limit} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _reason(error: Exception) -> str:
+    # Only the texts of these are known to hold nothing that was sent.
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientPayloadError):
+        return str(error)
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+
+
+def _tls(settings: config.Vault) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"vault.ca_file: {settings.ca_file}: cannot be used: {error.strerror}") from None

@@ -1,0 +1,258 @@
+"""Vault as the credential kinds see it: a few calls, each of which either worked, was refused or is in doubt."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from broker import config
+from broker.clock import Clock
+from broker.errors import MintFailed, VaultUnavailable
+from broker.mint.replies import VaultRefused, problem_of, section, text, whole_seconds
+from broker.mint.tokens import MadeToken, TokenRequest, as_asked, read_token
+from broker.mint.transport import MAX_REPLY_BYTES, Answer, Path, Transport, describe
+from broker.model import JsonObject, JsonValue
+from broker.secret import Secret
+
+CREATE_TOKEN: Path = ("auth", "token", "create")
+_MAX_LIST_BYTES = 32 * 1024 * 1024
+
+
+class TokenSource(Protocol):
+    """Where the broker's own Vault token comes from."""
+
+    def token(self) -> Secret[str]:
+        """Return the token to use now.
+
+        Raises:
+            VaultUnavailable: when there is none at the moment.
+        """
+        ...
+
+
+class VaultClient:
+    """The broker's calls to Vault. To be made while an event loop runs.
+
+    Raises:
+        ConfigError: when the CA file cannot be used.
+    """
+
+    def __init__(self, settings: config.Vault, tokens: TokenSource, clock: Clock) -> None:
+        self._transport = Transport(settings)
+        self._tokens = tokens
+        self._clock = clock
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    def now(self) -> datetime:
+        """Return the time from which a time to live counts, when asked before the request."""
+        return self._clock.now()
+
+    async def call(
+        self, method: str, path: Path, body: JsonObject | None = None, *, token: Secret[str] | None = None
+    ) -> dict[str, JsonValue]:
+        """Send one request and return Vault's JSON object.
+
+        Args:
+            method: HTTP method.
+            path: Segments below ``/v1``.
+            body: JSON object to send.
+            token: Vault token; the broker's own by default.
+
+        Raises:
+            VaultUnavailable: when it is not certain that Vault refused: it may
+                have acted.
+            VaultRefused: when Vault refused; nothing is left of the request.
+            ValueError: when a path segment is not allowed.
+        """
+        answer = await self._send(method, path, body, token)
+        problem = problem_of(answer.status, answer.body, describe(method, path))
+        if problem is None:
+            return answer.body
+        # An error and a credential in one reply: nobody gets it, so it must go.
+        if not await self._take_back(answer.body):
+            raise VaultUnavailable(f"{problem.detail}; it came with a credential that may be alive")
+        raise problem
+
+    async def _send(
+        self, method: str, path: Path, body: JsonObject | None, token: Secret[str] | None, limit: int = MAX_REPLY_BYTES
+    ) -> Answer:
+        return await self._transport.send(method, path, token or self._tokens.token(), body, limit)
+
+    async def _tell(self, path: Path, body: JsonObject) -> dict[str, JsonValue]:
+        """Send a request whose reply holds no credential."""
+        answer = await self._send("POST", path, body, None)
+        problem = problem_of(answer.status, answer.body, describe("POST", path))
+        if problem is not None:
+            raise problem
+        return answer.body
+
+    async def _take_back(self, reply: Mapping[str, JsonValue]) -> bool:
+        """Revoke whatever credential a reply holds; False when it may be alive."""
+        auth = section(reply, "auth")
+        accessor = text(auth, "accessor")
+        if accessor is None and text(auth, "client_token") is not None:
+            return False  # a batch token: it dies with its parent, not before
+        return await self.discard(accessor, text(reply, "lease_id"))
+
+    async def discard(self, accessor: str | None, lease_id: str | None) -> bool:
+        """Revoke what nobody may get; False when it may be alive."""
+        try:
+            if accessor is not None:
+                await self.revoke_token(accessor)
+            if lease_id is not None:
+                await self.revoke_lease(lease_id)
+            return not (
+                (accessor is not None and await self.knows_token(accessor))
+                or (lease_id is not None and await self.knows_lease(lease_id))
+            )
+        except (VaultUnavailable, VaultRefused):
+            return False
+
+    async def create_token(
+        self, request: TokenRequest, *, role: str | None = None, parent: Secret[str] | None = None
+    ) -> MadeToken:
+        """Create a token: through a role with the broker's own token, or as a child of another.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer; it may have acted.
+            MintFailed: when Vault refused, or made another token than asked
+                for (which is revoked).
+        """
+        before = self.now()
+        path = CREATE_TOKEN if role is None else (*CREATE_TOKEN, role)
+        reply = await self.call("POST", path, request.body(), token=parent)
+        made = read_token(reply, before)
+        if made is not None and as_asked(section(reply, "auth"), request, orphan=role is not None):
+            return made
+        words = f"{describe('POST', path)} made another token than asked for; provision the scope again"
+        if not await self._take_back(reply):
+            raise VaultUnavailable(f"{words}; it may be alive")
+        raise MintFailed(words)
+
+    async def renew_token(self, accessor: str, seconds: int) -> datetime:
+        """Prolong a token and return when it now expires.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer; it may have acted.
+            VaultRefused: when it cannot be prolonged, or does not exist.
+        """
+        before = self.now()
+        body: JsonObject = {"accessor": accessor, "increment": f"{seconds}s"}
+        reply = await self._tell(("auth", "token", "renew-accessor"), body)
+        return _expiry(section(reply, "auth"), before)
+
+    async def renew_lease(self, lease_id: str, seconds: int) -> datetime:
+        """Prolong a lease and return when it now expires.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer; it may have acted.
+            VaultRefused: when it cannot be prolonged, or does not exist.
+        """
+        before = self.now()
+        body: JsonObject = {"lease_id": lease_id, "increment": seconds}
+        return _expiry(await self._tell(("sys", "leases", "renew"), body), before)
+
+    async def revoke_token(self, accessor: str) -> None:
+        """Ask Vault to revoke a token and all that hangs from it.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer.
+            VaultRefused: when the broker may not.
+        """
+        try:
+            await self._tell(("auth", "token", "revoke-accessor"), {"accessor": accessor})
+        except VaultRefused as refusal:
+            if not refusal.says("invalid accessor"):
+                raise
+
+    async def revoke_lease(self, lease_id: str) -> None:
+        """Ask Vault to revoke one lease.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer.
+            VaultRefused: when the broker may not.
+        """
+        try:
+            await self._tell(("sys", "leases", "revoke"), {"lease_id": lease_id, "sync": False})
+        except VaultRefused as refusal:
+            if not refusal.says("invalid lease"):
+                raise
+
+    async def knows_token(self, accessor: str) -> bool:
+        """Return whether Vault still knows a token.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer.
+            VaultRefused: when the broker may not look.
+        """
+        return await self.token_meta(accessor) is not None
+
+    async def token_meta(self, accessor: str) -> dict[str, JsonValue] | None:
+        """Return the metadata of a token; None when Vault does not know it.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer.
+            VaultRefused: when the broker may not look.
+        """
+        try:
+            reply = await self._tell(("auth", "token", "lookup-accessor"), {"accessor": accessor})
+        except VaultRefused as refusal:
+            if refusal.says("invalid accessor"):
+                return None
+            raise
+        return section(section(reply, "data"), "meta")
+
+    async def knows_lease(self, lease_id: str) -> bool:
+        """Return whether Vault still knows a lease.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer.
+            VaultRefused: when the broker may not look.
+        """
+        try:
+            await self._tell(("sys", "leases", "lookup"), {"lease_id": lease_id})
+        except VaultRefused as refusal:
+            if refusal.says("invalid lease"):
+                return False
+            raise
+        return True
+
+    async def list_accessors(self) -> list[str]:
+        """Return the accessors of all service tokens; for the reaper's identity.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer.
+            VaultRefused: when the identity may not list them.
+        """
+        path = ("auth", "token", "accessors")
+        answer = await self._send("LIST", path, None, None, _MAX_LIST_BYTES)
+        problem = problem_of(answer.status, answer.body, describe("LIST", path))
+        if problem is not None:
+            raise problem
+        keys = section(answer.body, "data").get("keys")
+        return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
+
+    async def check(self) -> None:
+        """Check that Vault is unsealed and accepts the broker's token.
+
+        Raises:
+            VaultUnavailable: when it is not so; says which.
+        """
+        path = ("sys", "seal-status")
+        answer = await self._transport.send("GET", path, None, None, MAX_REPLY_BYTES)
+        problem = problem_of(answer.status, answer.body, describe("GET", path))
+        if problem is not None or answer.body.get("sealed") is not False:
+            raise VaultUnavailable(problem.detail if problem else "Vault is sealed")
+        try:
+            await self.call("GET", ("auth", "token", "lookup-self"))
+        except VaultRefused as refusal:
+            raise VaultUnavailable(f"Vault does not accept the broker's token: {refusal.detail}") from None
+
+
+def _expiry(body: Mapping[str, JsonValue], before: datetime) -> datetime:
+    seconds = whole_seconds(body, "lease_duration")
+    if seconds is None:
+        raise VaultUnavailable("Vault's reply to a renewal does not say for how long")
+    return before + timedelta(seconds=seconds)
