@@ -9,7 +9,7 @@ from typing import TypeAlias
 from broker.secret import Secret
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
-JsonObject: TypeAlias = "Mapping[str, JsonValue]"
+JsonObject: TypeAlias = Mapping[str, "JsonValue"]
 
 
 class Role(StrEnum):
