@@ -1,0 +1,183 @@
+"""The one way into the broker: every request passes here, and every refusal leaves here.
+
+In this order: is there room for the request; which evidence does it carry;
+whose is it; may that role make this call; and only then is the request's
+message read and the servicer run. Whatever goes wrong on this way becomes one
+gRPC status for the caller, one event for the auditors and one log line.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeAlias, cast
+from urllib.parse import unquote
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+
+from broker.attest.evidence import Evidence
+from broker.audit import Call
+from broker.clock import Clock
+from broker.errors import BrokerError, Overloaded, RoleRequired
+from broker.model import Caller, Role
+from broker.serve.access import PUBLIC, AccessTable
+from broker.serve.context import serving
+from broker.serve.errors import code_of, status_of
+from broker.serve.evidence import find_evidence
+from broker.serve.gate import Gate
+from broker.serve.public import PublicCalls
+from broker.serve.reading import Context, read_message
+from broker.serve.refusals import Refusals
+
+Identifier: TypeAlias = Callable[[Evidence | None, datetime], Awaitable[Caller]]
+Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+Answer: TypeAlias = bytes | BrokerError
+Performer: TypeAlias = Callable[[Call, Context], Awaitable[Answer]]
+Servicer: TypeAlias = Callable[[Message, Context], Awaitable[Message]]
+
+_OVERLOAD_LOG_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Stands before every servicer.
+
+    Requests that are turned away for lack of room leave no event: nothing was
+    decided about anybody, and writing them down would make the load worse. The
+    log says, at most once a second, how many there were.
+
+    Args:
+        table: Who may call what.
+        identify: Establishes the caller from evidence.
+        refusals: Records what is refused.
+        gate: Bounds the requests that are served at once.
+        public: Serves the calls that need no identity.
+        clock: Gives every request its one moment.
+    """
+
+    def __init__(
+        self,
+        table: AccessTable,
+        identify: Identifier,
+        refusals: Refusals,
+        gate: Gate,
+        public: PublicCalls,
+        clock: Clock,
+    ) -> None:
+        self._table = table
+        self._identify = identify
+        self._refusals = refusals
+        self._gate = gate
+        self._public = public
+        self._clock = clock
+        self._handlers: dict[str, Handler] = {}
+        self._turned_away = 0
+        self._turned_away_logged = float("-inf")
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Return the guarded handler of a method; None for one that is not served."""
+        method = handler_call_details.method.removeprefix("/")
+        guarded = self._handlers.get(method)
+        if guarded is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            guarded = self._handlers[method] = self._guard(method, handler)
+        return guarded
+
+    def _guard(self, method: str, handler: Handler) -> Handler:
+        rule = self._table[method]
+        if rule is PUBLIC:
+            return self._public.wrap(handler)
+        if handler.unary_unary is None or handler.request_deserializer is None:
+            raise RuntimeError(f"{method} is not a unary call")
+        servicer = cast("Servicer", handler.unary_unary)
+        parse = handler.request_deserializer
+
+        async def serve(_requests: object, context: Context) -> bytes:
+            try:
+                with self._gate:
+                    answer = await self._answer(method, rule, partial(self._perform, parse, servicer), context)
+                    if isinstance(answer, bytes):
+                        return answer
+                    await context.abort_with_status(status_of(answer))
+            except Overloaded as error:
+                self._note_overload()
+                await context.abort_with_status(status_of(error))
+
+        return grpc.stream_unary_rpc_method_handler(serve)
+
+    async def _answer(self, method: str, roles: frozenset[Role], perform: Performer, context: Context) -> Answer:
+        """Return the reply, or why there is none. Raises nothing but cancellation."""
+        started = self._clock.monotonic()
+        call = Call(method=method, peer=_address(context.peer()), now=self._clock.now())
+        answer: Answer | None = None
+        try:
+            await self._admit(call, roles, context)
+            answer = await perform(call, context)
+        except Exception as error:
+            refused = _translate(error, method)
+            await self._refusals.write(call.refusal(refused))
+            answer = refused
+        finally:
+            _log_end(call, answer, self._clock.monotonic() - started)
+        return answer
+
+    async def _perform(
+        self, parse: Callable[[bytes], Message], servicer: Servicer, call: Call, context: Context
+    ) -> bytes:
+        request = await read_message(context, parse, self._clock)
+        with serving(call):
+            reply = await servicer(request, context)
+        return reply.SerializeToString()
+
+    async def _admit(self, call: Call, roles: frozenset[Role], context: Context) -> None:
+        """Establish who calls, and that they may.
+
+        Raises:
+            Unauthenticated: when no identity can be established.
+            RoleRequired: when the identity has none of the roles.
+        """
+        evidence = find_evidence(context.invocation_metadata() or (), context.auth_context())
+        caller = call.caller = await self._identify(evidence, call.now)
+        if roles.isdisjoint(caller.roles):
+            raise RoleRequired(f"needs {' or '.join(sorted(roles))}; the identity is {', '.join(sorted(caller.roles))}")
+
+    def _note_overload(self) -> None:
+        self._turned_away += 1
+        now = self._clock.monotonic()
+        if now - self._turned_away_logged >= _OVERLOAD_LOG_SECONDS:
+            log.warning("requests turned away, there is no room", count=self._turned_away)
+            self._turned_away, self._turned_away_logged = 0, now
+
+
+def _translate(error: Exception, method: str) -> BrokerError:
+    if isinstance(error, BrokerError):
+        return error
+    log.error("a request failed unexpectedly", method=method, exc_info=error)
+    return BrokerError(f"unexpected {type(error).__name__}; the log has the place")
+
+
+def _log_end(call: Call, answer: Answer | None, seconds: float) -> None:
+    refused = answer if isinstance(answer, BrokerError) else None
+    code = "OK" if isinstance(answer, bytes) else code_of(refused).name if refused else "CANCELLED"
+    log.info(
+        "request",
+        method=call.method,
+        code=code,
+        reason=refused.reason if refused else "",
+        duration_ms=round(seconds * 1000, 3),
+        agent=call.caller.identity.uri if call.caller else "",
+        peer=call.peer,
+    )
+
+
+def _address(peer: str) -> str:
+    """Return the network address out of gRPC's ``ipv4:host:port`` or ``ipv6:%5Bhost%5D:port``."""
+    return unquote(peer).partition(":")[2]
