@@ -10,7 +10,7 @@ from broker.cli.failures import MISUSED, Failure
 from broker.cli.remote import read_file
 from broker.document import ScopeDocument, parse_document
 from broker.errors import ScopeDocumentInvalid
-from broker.mint import MAPPINGS
+from broker.mint import MAPPINGS, check_document
 from broker.model import ScopeRecord
 
 SUFFIXES = frozenset({".yaml", ".yml"})
@@ -85,6 +85,7 @@ def _read(path: Path) -> ScopeFile:
     except UnicodeDecodeError:
         raise Failure(f"{path} is not UTF-8 text", exit_code=MISUSED) from None
     document = parse_document(text, MAPPINGS)
+    check_document(document)
     now = datetime.now(UTC)
     compile_scope(ScopeRecord(document.metadata.name, 1, "", text, now, ""), document)
     return ScopeFile(path, text, document)
