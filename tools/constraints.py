@@ -2,12 +2,14 @@
 
 Usage: constraints.py compile [UV OPTIONS]
        constraints.py check
+       constraints.py runtime
 
 ``compile`` resolves the requirements of both distributions, their extras and
 their build backends for every platform and Python version that they support.
 Versions that are pinned already are kept where they still fit; ``--upgrade``
 takes the newest of all. ``check`` needs no network: it says where the file and
-the requirements have come apart.
+the requirements have come apart. ``runtime`` prints the pins that a production
+installation needs, without those of extras and build backends.
 """
 
 import re
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -34,7 +36,7 @@ HEADER = """\
 
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;\\]+)(?: ; (?P<marker>[^\\]+?))?(?P<more> \\)?")
 _HASH = re.compile(r" {4}--hash=sha256:[0-9a-f]{64}(?P<more> \\)?")
-_VIA = re.compile(r" {4}# via [A-Za-z0-9._, -]+")
+_VIA = re.compile(r" {4}# via (?P<names>[A-Za-z0-9._, -]+)")
 
 
 @dataclass(slots=True)
@@ -44,27 +46,36 @@ class Pin:
     Attributes:
         name: As PyPI normalizes it.
         version: The one that is installed.
+        lines: Itself, its hashes and what needs it, as they stand in the file.
         hashes: How many files it may be installed from.
-        indirect: Whether something else that is pinned needs it.
+        needed_by: What else that is pinned needs it.
     """
 
     name: NormalizedName
     version: str
+    lines: list[str]
     hashes: int = 0
-    indirect: bool = False
+    needed_by: set[NormalizedName] = field(default_factory=set)
 
 
-def requirements(projects: Iterable[Path] = PROJECTS) -> list[Requirement]:
-    """Return what the projects require, all extras and build backends included, without one another."""
+def requirements(projects: Iterable[Path] = PROJECTS, *, development: bool = True) -> list[Requirement]:
+    """Return what the projects require, without one another.
+
+    Args:
+        projects: Their pyproject.toml files.
+        development: Whether extras and build backends count.
+    """
     own: set[NormalizedName] = set()
     found: list[Requirement] = []
     for file in projects:
         content = tomllib.loads(file.read_text())
         project = content["project"]
         own.add(canonicalize_name(project["name"]))
-        texts = [*content["build-system"]["requires"], *project.get("dependencies", ())]
-        for extra in project.get("optional-dependencies", {}).values():
-            texts.extend(extra)
+        texts = [*project.get("dependencies", ())]
+        if development:
+            texts.extend(content["build-system"]["requires"])
+            for extra in project.get("optional-dependencies", {}).values():
+                texts.extend(extra)
         found.extend(map(Requirement, texts))
     return [requirement for requirement in found if canonicalize_name(requirement.name) not in own]
 
@@ -76,15 +87,26 @@ def read_pins(text: str) -> Iterator[Pin | str]:
         if match := _PIN.fullmatch(line):
             if pin is not None:
                 yield pin
-            pin = Pin(canonicalize_name(match["name"]), match["version"])
+            pin = Pin(canonicalize_name(match["name"]), match["version"], [line])
         elif pin is not None and _HASH.fullmatch(line):
             pin.hashes += 1
-        elif pin is not None and _VIA.fullmatch(line):
-            pin.indirect = True
+            pin.lines.append(line)
+        elif pin is not None and (match := _VIA.fullmatch(line)):
+            pin.needed_by.update(map(canonicalize_name, match["names"].split(", ")))
+            pin.lines.append(line)
         else:
             yield line
     if pin is not None:
         yield pin
+
+
+def runtime(text: str, wanted: Iterable[Requirement]) -> str:
+    """Return the pins of what is wanted and of everything that it needs."""
+    pins = [item for item in read_pins(text) if isinstance(item, Pin)]
+    needed = {canonicalize_name(requirement.name) for requirement in wanted}
+    while more := {pin.name for pin in pins if pin.needed_by & needed} - needed:
+        needed |= more
+    return "".join(f"{line}\n" for pin in pins if pin.name in needed for line in pin.lines)
 
 
 def problems(text: str, wanted: Iterable[Requirement]) -> Iterator[str]:
@@ -108,7 +130,7 @@ def problems(text: str, wanted: Iterable[Requirement]) -> Iterator[str]:
             if not requirement.specifier.contains(pin.version, prereleases=True):
                 yield f"{name} is pinned to {pin.version}, but {requirement} is required"
     for name, versions in pins.items():
-        if name not in named and not any(pin.indirect for pin in versions):
+        if name not in named and not any(pin.needed_by for pin in versions):
             yield f"{name} is pinned and nothing requires it"
 
 
@@ -160,6 +182,9 @@ def main(arguments: list[str]) -> int:
             return check()
         case ["compile", *options]:
             return compile_pins(options)
+        case ["runtime"]:
+            print(runtime(CONSTRAINTS.read_text(), requirements(development=False)), end="")
+            return 0
     print(__doc__, file=sys.stderr)
     return 2
 

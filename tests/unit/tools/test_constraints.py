@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,17 @@ def test_distributions_of_one_project_do_not_require_one_another(tmp_path: Path)
             f'[project.optional-dependencies]\nextra = ["{name}[other]", "gamma"]\n'
         )
     read = constraints.requirements([tmp_path / "first.toml", tmp_path / "second.toml"])
-    assert [str(requirement) for requirement in read] == ["builder", "gamma", "builder", "alpha>=1", "gamma"]
+    assert sorted(map(str, read)) == ["alpha>=1", "builder", "builder", "gamma", "gamma"]
+    read = constraints.requirements([tmp_path / "first.toml", tmp_path / "second.toml"], development=False)
+    assert [str(requirement) for requirement in read] == ["alpha>=1"]
+
+
+def test_the_runtime_is_what_is_wanted_and_what_that_needs() -> None:
+    hashed = f" \\\n    --hash=sha256:{DIGEST}\n"
+    text = f"{HEADER}a==1{hashed}b==1{hashed}    # via c, tool\nc==1{hashed}    # via a\ntool==1{hashed}"
+    pins = constraints.runtime(text, [Requirement("A")])
+    assert re.findall("^[a-z]+==1", pins, re.MULTILINE) == ["a==1", "b==1", "c==1"]
+    assert pins.count(DIGEST) == 3
 
 
 def test_the_project_is_pinned() -> None:
