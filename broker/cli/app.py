@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from broker.cli.commands import audit, embedded, issuances, locks, scopes, server, tasks, vault
-from broker.cli.failures import MISUSED, REFUSED, Failure
+from broker.cli.failures import ADVICE, MISUSED, REFUSED, Failure
 from broker.cli.output import console
 
 
@@ -28,7 +28,7 @@ class _Reporting(TyperGroup):
             _report(failure)
             raise typer.Exit(failure.exit_code) from None
         except BrokerError as error:
-            _report(Failure(error.detail, reason=error.reason))
+            _report(Failure(error.detail, reason=error.reason, advice=ADVICE.get(error.reason, "")))
             raise typer.Exit(MISUSED if isinstance(error, ConfigError) else REFUSED) from None
 
 

@@ -94,9 +94,18 @@ def real(changes: Iterable[Change]) -> list[Change]:
 
 
 def diff(before: str, after: str) -> list[str]:
-    """Return the difference of two texts in unified form, without file names."""
-    lines = list(unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=3))
-    return lines[2:]
+    """Return the difference of two texts in unified form, without file names.
+
+    Only line feeds end lines, so that another kind of line break, which may
+    hide in what looks equal, is a difference that is seen.
+    """
+    lines = list(unified_diff(_lines(before), _lines(after), lineterm=""))[2:]
+    return lines if before and after else [line for line in lines if not line.startswith("@@")]
+
+
+def _lines(text: str) -> list[str]:
+    *lines, last = text.split("\n")
+    return [*lines, last, "\\ no line feed at the end"] if last else lines
 
 
 def render_change(change: Change, where: str) -> Text:

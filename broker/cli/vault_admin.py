@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import hvac
 
@@ -35,11 +36,12 @@ def admin_client(environ: Mapping[str, str] = os.environ) -> hvac.Client:
             advice="set them to an identity that may write Vault's token roles and policies",
             exit_code=MISUSED,
         )
+    ca_file = environ.get("VAULT_CACERT")
     return provision.admin_client(
         environ["VAULT_ADDR"],
         Secret(environ["VAULT_TOKEN"]),
         environ.get("VAULT_NAMESPACE", ""),
-        environ.get("VAULT_CACERT") or None,
+        Path(ca_file) if ca_file else None,
     )
 
 

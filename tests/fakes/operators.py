@@ -94,7 +94,9 @@ class FakeBroker(
     Attributes:
         scopes: Every version of each scope, oldest first; an empty list when deleted.
         filters: The filters of list calls, as they arrived.
+        meddle: Whether somebody else changes a scope just before each update.
         page_size: The most items of a page, whatever is asked for.
+        message: What GetScope says of a scope that is not there.
         explanation: What ExplainAccess answers.
         questions: What ExplainAccess was asked.
     """
@@ -109,6 +111,8 @@ class FakeBroker(
         self.questions: list[scope_service_pb2.ExplainAccessRequest] = []
         self.explanation = scope_service_pb2.ExplainAccessResponse()
         self.page_size = 1000
+        self.meddle = False
+        self.message = "there is no such scope"
 
     def page(self, items: Sequence[Item], size: int, token: str) -> tuple[Sequence[Item], str]:
         start = int(token or "0")
@@ -118,7 +122,7 @@ class FakeBroker(
     def current(self, name: str, context: grpc.ServicerContext) -> scope_pb2.Scope:
         versions = self.scopes.get(name)
         if not versions:
-            refuse(context, grpc.StatusCode.NOT_FOUND, "SCOPE_NOT_FOUND", "there is no such scope")
+            refuse(context, grpc.StatusCode.NOT_FOUND, "SCOPE_NOT_FOUND", self.message)
         return versions[-1]
 
     def store(self, text: str, context: grpc.ServicerContext) -> scope_pb2.Scope:
@@ -165,6 +169,8 @@ class FakeBroker(
         self, request: scope_service_pb2.UpdateScopeRequest, context: grpc.ServicerContext
     ) -> scope_service_pb2.UpdateScopeResponse:
         name = parse_document(request.document, MAPPINGS).metadata.name
+        if self.meddle:
+            self.current(name, context).etag += "-meddled"
         self.check_etag(self.current(name, context), request.etag, context)
         return scope_service_pb2.UpdateScopeResponse(scope=self.store(request.document, context))
 

@@ -3,8 +3,12 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Column, Text
 
 from broker.cli.filters import between, compose, equal, quote
+from broker.model import TaskState
+from broker.store.filters import choice, moment, parse
+from broker.store.filters import text as text_field
 
 SINCE = datetime(2026, 1, 31, 12, tzinfo=UTC)
 UNTIL = datetime(2026, 2, 1, tzinfo=UTC)
@@ -43,17 +47,21 @@ def test_values_stay_inside_their_quotes(text: str, expected: str) -> None:
     assert quote(text) == expected
 
 
-@given(st.text())
-def test_no_value_ends_its_literal_early(text: str) -> None:
-    literal = quote(text)
-    inside = literal[1:-1]
-    position = 0
-    read = ""
-    while position < len(inside):
-        if inside[position] == "\\":
-            position += 1
-        else:
-            assert inside[position] != '"'
-        read += inside[position]
-        position += 1
-    assert read == text
+AGENT = Column("agent", Text)
+FIELDS = {"agent": text_field(AGENT), "state": choice(Column("state", Text), TaskState), "time": moment(Column("time"))}
+STORABLE = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=200)
+
+
+def values(written: str) -> list[object]:
+    """Return the values that the broker reads out of a filter."""
+    return [condition.right.value for condition in parse(written, FIELDS)]  # type: ignore[attr-defined]
+
+
+@given(STORABLE)
+def test_the_broker_reads_the_value_that_was_meant(text: str) -> None:
+    assert values(compose(equal("agent", text), "agent != x")) == [text, "x"]
+
+
+def test_the_broker_reads_states_and_times() -> None:
+    written = compose([*equal("state", "DEADLINE_EXCEEDED"), *between("time", SINCE, UNTIL)], None)
+    assert values(written) == [TaskState.DEADLINE_EXCEEDED, SINCE, UNTIL]
