@@ -3,63 +3,28 @@
 Times are microseconds since 1970 in UTC, so that both databases order and
 index them alike; identifiers are UUIDv7, so that ordering by them is ordering
 by creation.
+
+Lists are shown newest first: an index that ends in the identifier gives the
+first page of a filtered list without sorting. The sweepers' indices cover only
+the rows that still need them, and stay small however long the history grows.
 """
 
-from datetime import UTC, datetime, timedelta
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table, UniqueConstraint
+from sqlalchemy import text as sql
+from sqlalchemy.sql.elements import TextClause
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    Dialect,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    Uuid,
+from broker.model import (
+    AnchorState,
+    IssuanceState,
+    LockKind,
+    Outcome,
+    Revocability,
+    TaskState,
 )
+from broker.store.columns import INDEXED_BYTES, Choice, Id, Millis, Names, PlainText, UtcTime
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """An aware datetime, stored as microseconds since 1970."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """Return microseconds since 1970."""
-        return None if value is None else (value - _EPOCH) // _MICROSECOND
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """Return an aware datetime in UTC."""
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
-
-
-class Millis(TypeDecorator[timedelta]):
-    """A duration, stored in whole milliseconds."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> int | None:
-        """Return milliseconds."""
-        return None if value is None else value // timedelta(milliseconds=1)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> timedelta | None:
-        """Return a duration."""
-        return None if value is None else timedelta(milliseconds=value)
-
-
-Id = Uuid(as_uuid=False)
+Key = PlainText(INDEXED_BYTES)
+Words = PlainText()
 
 metadata = MetaData(
     naming_convention={
@@ -69,6 +34,12 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    predicate: TextClause = sql(where)
+    return Index(name, *columns, unique=unique, sqlite_where=predicate, postgresql_where=predicate)
+
 
 # One row. Every change of scopes or locks raises it; an issuance commits only
 # under the revision it was decided under.
@@ -82,38 +53,40 @@ policy_revision = Table(
 scopes = Table(
     "scopes",
     metadata,
-    Column("name", String(63), primary_key=True),
+    Column("name", Key, primary_key=True),
     Column("version", BigInteger, primary_key=True, autoincrement=False),
-    Column("etag", String(64), nullable=False),
-    Column("document", Text, nullable=False),
+    Column("etag", Words, nullable=False),
+    Column("document", Words, nullable=False),
     Column("current", Boolean, nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("creator", Text, nullable=False),
+    Column("creator", Words, nullable=False),
+    _partial("uq_scopes_current", "name", where="current", unique=True),
 )
 
 locks = Table(
     "locks",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("kind", String(16), nullable=False),
-    Column("target", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("creator", Text, nullable=False),
+    Column("kind", Choice(LockKind), nullable=False),
+    Column("target", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("creator", Words, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("expires_at", UtcTime),
     Column("lifted_at", UtcTime),
-    Column("lifted_by", Text),
+    Column("lifted_by", Words),
+    _partial("ix_locks_unlifted", "id", where="lifted_at IS NULL"),
 )
 
 tasks = Table(
     "tasks",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("agent", Text, nullable=False),
-    Column("purpose", Text, nullable=False),
+    Column("agent", Key, nullable=False),
+    Column("purpose", Words, nullable=False),
     Column("labels", JSON, nullable=False),
-    Column("declared_scopes", JSON, nullable=False),
-    Column("state", String(24), nullable=False),
+    Column("declared_scopes", Names, nullable=False),
+    Column("state", Choice(TaskState), nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("deadline", UtcTime, nullable=False),
     Column("heartbeat_interval", Millis),
@@ -126,7 +99,9 @@ tasks = Table(
     Column("request_id", Id),
     UniqueConstraint("agent", "request_id"),
     Index(None, "agent", "id"),
-    Index(None, "state", "due_at"),
+    Index(None, "state", "id"),
+    Index(None, "created_at"),
+    _partial("ix_tasks_active_due_at", "due_at", where="state = 'active'"),
 )
 
 anchors = Table(
@@ -134,13 +109,13 @@ anchors = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("task_id", Id, ForeignKey("tasks.id"), nullable=False, index=True),
-    Column("role", String(128), nullable=False),
-    Column("replica", String(64), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("accessor", String(128)),
+    Column("role", Words, nullable=False),
+    Column("replica", Words, nullable=False),
+    Column("state", Choice(AnchorState), nullable=False),
+    Column("accessor", Words),
     Column("created_at", UtcTime, nullable=False),
     Column("expires_at", UtcTime, nullable=False),
-    Index(None, "state", "expires_at"),
+    _partial("ix_anchors_creating_created_at", "created_at", where="state = 'creating'"),
 )
 
 issuances = Table(
@@ -149,57 +124,62 @@ issuances = Table(
     Column("id", Id, primary_key=True),
     Column("task_id", Id, ForeignKey("tasks.id"), nullable=False),
     Column("anchor_id", Id, ForeignKey("anchors.id"), nullable=False),
-    Column("agent", Text, nullable=False),
-    Column("scope", String(63), nullable=False),
+    Column("agent", Key, nullable=False),
+    Column("scope", Key, nullable=False),
     Column("scope_version", BigInteger, nullable=False),
-    Column("kind", String(32), nullable=False),
+    Column("kind", Words, nullable=False),
     Column("parameters", JSON, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("revocability", String(16), nullable=False),
+    Column("state", Choice(IssuanceState), nullable=False),
+    Column("revocability", Choice(Revocability), nullable=False),
     Column("renewable", Boolean, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("expires_at", UtcTime, nullable=False),
     Column("max_expires_at", UtcTime, nullable=False),
-    Column("fingerprint", String(64), nullable=False),
-    Column("accessor", String(128)),
-    Column("lease_id", Text),
+    Column("fingerprint", Key, nullable=False),
+    Column("accessor", Words),
+    Column("lease_id", Words),
     Column("request_id", Id),
     Column("renewed_at", UtcTime),
     Column("revoke_requested_at", UtcTime),
-    Column("end_reason", String(64), nullable=False),
+    Column("end_reason", Words, nullable=False),
     Column("ended_at", UtcTime),
     UniqueConstraint("agent", "request_id"),
     Index(None, "task_id", "id"),
-    Index(None, "anchor_id", "state"),
     Index(None, "agent", "id"),
     Index(None, "scope", "id"),
-    Index(None, "state", "expires_at"),
+    Index(None, "state", "id"),
+    Index(None, "agent", "scope", "created_at"),
+    Index(None, "created_at"),
     Index(None, "fingerprint"),
+    _partial("ix_issuances_live_scope", "scope", "agent", where="state IN ('minting', 'active', 'revoking')"),
+    _partial("ix_issuances_live_anchor", "anchor_id", where="state IN ('minting', 'active', 'revoking')"),
+    _partial("ix_issuances_active_expires_at", "expires_at", where="state = 'active'"),
+    _partial("ix_issuances_minting_created_at", "created_at", where="state = 'minting'"),
 )
 
 revocations = Table(
     "revocations",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("accessor", String(128), nullable=False, unique=True),
-    Column("lease_id", Text),
+    Column("accessor", Key, nullable=False, unique=True),
+    Column("lease_id", Words),
     Column("task_id", Id, ForeignKey("tasks.id"), nullable=False, index=True),
     Column("anchor_id", Id, ForeignKey("anchors.id")),
     Column("issuance_id", Id, ForeignKey("issuances.id")),
-    Column("reason", String(64), nullable=False),
+    Column("reason", Words, nullable=False),
     Column("requested_at", UtcTime, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", UtcTime, nullable=False),
-    Column("last_error", Text, nullable=False),
+    Column("last_error", Words, nullable=False),
     Column("confirmed_at", UtcTime),
-    Index(None, "confirmed_at", "next_attempt_at"),
+    _partial("ix_revocations_backlog", "next_attempt_at", where="confirmed_at IS NULL"),
 )
 
 # One-time evidence that was consumed. The primary key decides, across replicas.
 proofs = Table(
     "proofs",
     metadata,
-    Column("digest", String(64), primary_key=True),
+    Column("digest", Key, primary_key=True),
     Column("expires_at", UtcTime, nullable=False, index=True),
 )
 
@@ -209,21 +189,23 @@ events = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("time", UtcTime, nullable=False),
-    Column("type", String(64), nullable=False),
-    Column("outcome", String(16), nullable=False),
-    Column("actor", Text, nullable=False),
-    Column("method", String(128), nullable=False),
-    Column("reason", String(64), nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("agent", Text, nullable=False),
+    Column("type", Key, nullable=False),
+    Column("outcome", Choice(Outcome), nullable=False),
+    Column("actor", Words, nullable=False),
+    Column("method", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("detail", Words, nullable=False),
+    Column("agent", Key, nullable=False),
     Column("task_id", Id),
     Column("issuance_id", Id),
-    Column("scope", Text, nullable=False),
+    Column("scope", Key, nullable=False),
     Column("scope_version", BigInteger),
-    Column("peer", Text, nullable=False),
+    Column("peer", Words, nullable=False),
     Column("attributes", JSON, nullable=False),
     Index(None, "task_id", "id"),
     Index(None, "issuance_id", "id"),
     Index(None, "agent", "id"),
+    Index(None, "scope", "id"),
     Index(None, "type", "id"),
+    Index(None, "time"),
 )

@@ -1,0 +1,54 @@
+"""Anchors, without their secrets."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, update
+
+from broker.model import AnchorRecord, AnchorState
+from broker.store import schema
+from broker.store.columns import constant
+from broker.store.rows import Rows
+
+_table = schema.anchors
+_rows = Rows(_table, AnchorRecord)
+_by_id = _table.c.id == bindparam("id_")
+_creating = _table.c.state == constant(AnchorState.CREATING)
+
+_ACTIVATE = (
+    update(_table)
+    .where(_by_id, _creating)
+    .values(state=AnchorState.ACTIVE, accessor=bindparam("accessor_"), expires_at=bindparam("expires_at_"))
+)
+_OF_TASK = _rows.select(_table.c.task_id == bindparam("task_id_")).order_by(_table.c.id)
+_CREATING_BEFORE = (
+    _rows.select(_creating, _table.c.created_at < bindparam("before_"))
+    .order_by(_table.c.created_at)
+    .limit(bindparam("limit_"))
+)
+_SET_STATE = update(_table).where(_by_id).values(state=bindparam("state_"))
+
+
+def insert(conn: Connection, record: AnchorRecord) -> None:
+    """Store an anchor."""
+    conn.execute(_rows.insert, _rows.values(record))
+
+
+def activate(conn: Connection, anchor_id: str, accessor: str, expires_at: datetime) -> bool:
+    """Note what Vault made of the intent; False when the anchor is not CREATING any more."""
+    values = {"id_": anchor_id, "accessor_": accessor, "expires_at_": expires_at}
+    return conn.execute(_ACTIVATE, values).rowcount == 1
+
+
+def of_task(conn: Connection, task_id: str) -> list[AnchorRecord]:
+    """Return the anchors of a task, oldest first."""
+    return _rows.all(conn, _OF_TASK, {"task_id_": task_id})
+
+
+def creating_before(conn: Connection, before: datetime, limit: int) -> list[AnchorRecord]:
+    """Return anchors that are CREATING since before a moment, oldest first."""
+    return _rows.all(conn, _CREATING_BEFORE, {"before_": before, "limit_": limit})
+
+
+def set_state(conn: Connection, anchor_id: str, state: AnchorState) -> None:
+    """Set the state of an anchor."""
+    conn.execute(_SET_STATE, {"id_": anchor_id, "state_": state})

@@ -1,0 +1,39 @@
+"""Makes text storable that comes from outside and must not be lost."""
+
+import math
+from typing import Final
+
+from broker.model import JsonValue
+from broker.store.columns import INDEXED_BYTES, UNSTORABLE
+
+MAX_CHARACTERS: Final = 8192
+
+_CUT = "…"
+
+
+def clean(text: str) -> str:
+    r"""Return text with NUL and lone surrogates written as ``\u0000``, cut where it is too long."""
+    if len(text) > MAX_CHARACTERS:
+        text = text[: MAX_CHARACTERS - len(_CUT)] + _CUT
+    return UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def clean_key(text: str) -> str:
+    """Return text that also fits into an index."""
+    cleaned = clean(text)
+    if len(cleaned.encode()) <= INDEXED_BYTES:
+        return cleaned
+    return cleaned.encode()[: INDEXED_BYTES - len(_CUT.encode())].decode(errors="ignore") + _CUT
+
+
+def clean_json(value: JsonValue) -> JsonValue:
+    """Return a JSON value without what JSON or a database cannot hold."""
+    if isinstance(value, str):
+        return UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(clean_json(key)): clean_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [clean_json(item) for item in value]
+    return value

@@ -1,0 +1,80 @@
+"""Audit events: appended, never changed."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, union_all
+
+from broker.model import AuditEvent, Issuance, Outcome, Page
+from broker.store import filters, schema
+from broker.store.cleaning import clean, clean_json, clean_key
+from broker.store.paging import Listing, PageOf
+from broker.store.rows import Rows
+
+_MOST_OF_TASK = 1000
+
+_table = schema.events
+_rows = Rows(_table, AuditEvent)
+
+_OF_ISSUANCE = _rows.select(_table.c.issuance_id == bindparam("issuance_id_"))
+_OF_TASK = (
+    _rows.select(
+        _table.c.task_id == bindparam("task_id_"),
+        _table.c.issuance_id.is_(None),
+        # Refused requests are not part of a credential's life, and an agent
+        # can make any number of them.
+        _table.c.outcome != Outcome.DENIED,
+    )
+    .order_by(_table.c.id)
+    .limit(_MOST_OF_TASK)
+    .subquery()
+)
+_LIFE = union_all(_OF_ISSUANCE, _OF_TASK.select()).order_by("id")
+
+_LISTING = Listing(
+    "events",
+    _rows,
+    _table.c.id,
+    fields={
+        "type": filters.text(_table.c.type),
+        "outcome": filters.choice(_table.c.outcome, Outcome),
+        "reason": filters.text(_table.c.reason),
+        "actor": filters.text(_table.c.actor),
+        "agent": filters.text(_table.c.agent),
+        "method": filters.text(_table.c.method),
+        "task_id": filters.identifier(_table.c.task_id),
+        "issuance_id": filters.identifier(_table.c.issuance_id),
+        "scope": filters.text(_table.c.scope),
+        "time": filters.moment(_table.c.time),
+    },
+)
+
+
+def append(conn: Connection, events: Sequence[AuditEvent]) -> None:
+    """Append events. What a database could not hold of their text is escaped, so that none is lost."""
+    if events:
+        conn.execute(_rows.insert, [_storable(event) for event in events])
+
+
+def _storable(event: AuditEvent) -> dict[str, object]:
+    values = _rows.values(event)
+    for name in ("actor", "method", "reason", "detail", "peer"):
+        values[name] = clean(str(values[name]))
+    for name in ("type", "agent", "scope"):
+        values[name] = clean_key(str(values[name]))
+    values["attributes"] = clean_json(dict(event.attributes))
+    return values
+
+
+def of_issuance(conn: Connection, issuance: Issuance) -> list[AuditEvent]:
+    """Return the events of a credential's life, its task's start and end included, oldest first."""
+    return _rows.all(conn, _LIFE, {"issuance_id_": issuance.id, "task_id_": issuance.task_id})
+
+
+def page(conn: Connection, page: Page) -> PageOf[AuditEvent]:
+    """Return a page of events, newest first.
+
+    Raises:
+        FilterInvalid: when the filter cannot be understood.
+        PageTokenInvalid: when the token belongs to another question.
+    """
+    return _LISTING.page(conn, page)

@@ -1,0 +1,248 @@
+"""Issuances: the record of each credential, from its intent to its confirmed end."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, text, update
+
+from broker.model import LIVE_ISSUANCES, Issuance, IssuanceState, Page, Revocability
+from broker.store import filters, schema
+from broker.store.columns import constant
+from broker.store.paging import Listing, PageOf
+from broker.store.rows import Rows
+
+# Key of the advisory lock under which limits are counted.
+_LIMITS_LOCK = 0x63726564_6C696D69
+
+_table = schema.issuances
+_rows = Rows(_table, Issuance)
+_by_id = _table.c.id == bindparam("id_")
+_listed = _table.c.id.in_(bindparam("ids_", expanding=True))
+_live = _table.c.state.in_([constant(state) for state in LIVE_ISSUANCES])
+_minting = _table.c.state == constant(IssuanceState.MINTING)
+_active = _table.c.state == constant(IssuanceState.ACTIVE)
+_revoking = _table.c.state == constant(IssuanceState.REVOKING)
+
+_GET = _rows.select(_by_id)
+_PIN = _GET.with_for_update()
+_BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
+_ACTIVATE = (
+    update(_table)
+    .where(_by_id, _minting)
+    .values(
+        state=IssuanceState.ACTIVE,
+        expires_at=bindparam("expires_at_"),
+        max_expires_at=bindparam("max_expires_at_"),
+        fingerprint=bindparam("fingerprint_"),
+        lease_id=bindparam("lease_id_"),
+        accessor=bindparam("accessor_"),
+        renewable=bindparam("renewable_"),
+    )
+)
+_RENEWED = (
+    update(_table).where(_by_id, _active).values(expires_at=bindparam("expires_at_"), renewed_at=bindparam("now_"))
+)
+_revoking_values = {
+    "state": IssuanceState.REVOKING,
+    "revoke_requested_at": bindparam("now_"),
+    "end_reason": bindparam("reason_"),
+}
+_REQUEST_REVOCATION = update(_table).where(_by_id, or_(_minting, _active)).values(_revoking_values)
+_REQUEST_REVOCATION_OF_TASK = (
+    update(_table)
+    .where(
+        _table.c.task_id == bindparam("task_id_"),
+        or_(_minting, _active & (_table.c.revocability != Revocability.AT_EXPIRY)),
+    )
+    .values(_revoking_values)
+    .returning(*_rows.columns)
+)
+_FAIL = (
+    update(_table)
+    .where(_by_id, _minting)
+    .values(state=IssuanceState.FAILED, end_reason=bindparam("reason_"), ended_at=bindparam("now_"))
+)
+_LIVE_OF_SCOPE = _rows.select(_live, _table.c.scope == bindparam("scope_")).order_by(_table.c.id)
+_LIVE_OF_ANCHOR = _rows.select(_live, _table.c.anchor_id == bindparam("anchor_id_")).order_by(_table.c.id)
+_CONFIRM = update(_table).where(_listed, _revoking).values(state=bindparam("state_"), ended_at=bindparam("now_"))
+_EXPIRED = (
+    _rows.select(_active, _table.c.expires_at <= bindparam("now_"))
+    .order_by(_table.c.expires_at)
+    .limit(bindparam("limit_"))
+)
+# A renewal may have come between finding them and this.
+_EXPIRE = (
+    update(_table)
+    .where(_listed, _active, _table.c.expires_at <= bindparam("now_"))
+    .values(state=IssuanceState.EXPIRED, ended_at=_table.c.expires_at)
+)
+_MINTING_BEFORE = (
+    _rows.select(_minting, _table.c.created_at < bindparam("before_"))
+    .order_by(_table.c.created_at)
+    .limit(bindparam("limit_"))
+)
+_COUNT_SINCE = select(func.count()).where(
+    _table.c.agent == bindparam("agent_"),
+    _table.c.scope == bindparam("scope_"),
+    _table.c.created_at >= bindparam("since_"),
+    _table.c.state != IssuanceState.FAILED,
+)
+_LOCK_LIMITS = text(f"SELECT pg_advisory_xact_lock({_LIMITS_LOCK})")
+
+_LISTING = Listing(
+    "issuances",
+    _rows,
+    _table.c.id,
+    fields={
+        "agent": filters.text(_table.c.agent),
+        "task_id": filters.identifier(_table.c.task_id),
+        "scope": filters.text(_table.c.scope),
+        "scope_version": filters.number(_table.c.scope_version),
+        "kind": filters.text(_table.c.kind),
+        "state": filters.choice(_table.c.state, IssuanceState),
+        "fingerprint": filters.text(_table.c.fingerprint),
+        "create_time": filters.moment(_table.c.created_at),
+        "expire_time": filters.moment(_table.c.expires_at),
+        "end_time": filters.moment(_table.c.ended_at),
+    },
+)
+
+
+def insert(conn: Connection, issuance: Issuance) -> None:
+    """Store an issuance."""
+    conn.execute(_rows.insert, _rows.values(issuance))
+
+
+def get(conn: Connection, issuance_id: str) -> Issuance | None:
+    """Return an issuance."""
+    return _rows.one(conn, _GET, {"id_": issuance_id})
+
+
+def pin(conn: Connection, issuance_id: str) -> Issuance | None:
+    """Return an issuance as it is now; nobody else can change it before this transaction ends."""
+    return _rows.one(conn, _PIN, {"id_": issuance_id})
+
+
+def by_request(conn: Connection, agent: str, request_id: str) -> Issuance | None:
+    """Return the issuance that an agent was granted for this request."""
+    return _rows.one(conn, _BY_REQUEST, {"agent_": agent, "request_id_": request_id})
+
+
+def activate(
+    conn: Connection,
+    issuance_id: str,
+    *,
+    expires_at: datetime,
+    max_expires_at: datetime,
+    fingerprint: str,
+    lease_id: str | None,
+    accessor: str | None,
+    renewable: bool,
+) -> bool:
+    """Note what was minted; False when the issuance is not MINTING any more."""
+    values = {
+        "id_": issuance_id,
+        "expires_at_": expires_at,
+        "max_expires_at_": max_expires_at,
+        "fingerprint_": fingerprint,
+        "lease_id_": lease_id,
+        "accessor_": accessor,
+        "renewable_": renewable,
+    }
+    return conn.execute(_ACTIVATE, values).rowcount == 1
+
+
+def renewed(conn: Connection, issuance_id: str, expires_at: datetime, now: datetime) -> bool:
+    """Note a renewal; False when the issuance is not ACTIVE."""
+    return conn.execute(_RENEWED, {"id_": issuance_id, "expires_at_": expires_at, "now_": now}).rowcount == 1
+
+
+def request_revocation(conn: Connection, issuance_id: str, reason: str, now: datetime) -> bool:
+    """Move one that is MINTING or ACTIVE to REVOKING; False when it is neither."""
+    return conn.execute(_REQUEST_REVOCATION, {"id_": issuance_id, "reason_": reason, "now_": now}).rowcount == 1
+
+
+def request_revocation_of_task(conn: Connection, task_id: str, reason: str, now: datetime) -> list[Issuance]:
+    """Move what a task has MINTING or ACTIVE to REVOKING and return it, except what can only expire."""
+    values = {"task_id_": task_id, "reason_": reason, "now_": now}
+    return _rows.all(conn, _REQUEST_REVOCATION_OF_TASK, values)
+
+
+def fail(conn: Connection, issuance_id: str, reason: str, now: datetime) -> bool:
+    """Note that nothing was minted; False when the issuance is not MINTING any more."""
+    return conn.execute(_FAIL, {"id_": issuance_id, "reason_": reason, "now_": now}).rowcount == 1
+
+
+def live_of_scope(conn: Connection, scope: str) -> list[Issuance]:
+    """Return what is alive under a scope, oldest first."""
+    return _rows.all(conn, _LIVE_OF_SCOPE, {"scope_": scope})
+
+
+def live_of_anchor(conn: Connection, anchor_id: str) -> list[Issuance]:
+    """Return what is alive under an anchor, oldest first."""
+    return _rows.all(conn, _LIVE_OF_ANCHOR, {"anchor_id_": anchor_id})
+
+
+def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: bool = False) -> None:
+    """Note that Vault no longer knows what is REVOKING.
+
+    Args:
+        conn: The transaction.
+        ids: Which issuances.
+        now: When Vault said so.
+        expired: Their time had run out; they end as EXPIRED, not as REVOKED.
+    """
+    if ids:
+        state = IssuanceState.EXPIRED if expired else IssuanceState.REVOKED
+        conn.execute(_CONFIRM, {"ids_": list(ids), "state_": state, "now_": now})
+
+
+def expired(conn: Connection, now: datetime, limit: int) -> list[Issuance]:
+    """Return what is ACTIVE past its expiry, the longest expired first."""
+    return _rows.all(conn, _EXPIRED, {"now_": now, "limit_": limit})
+
+
+def expire(conn: Connection, ids: Sequence[str], now: datetime) -> None:
+    """Note that the time of what is ACTIVE ran out; whatever was renewed meanwhile stays."""
+    if ids:
+        conn.execute(_EXPIRE, {"ids_": list(ids), "now_": now})
+
+
+def minting_before(conn: Connection, before: datetime, limit: int) -> list[Issuance]:
+    """Return what is MINTING since before a moment, oldest first."""
+    return _rows.all(conn, _MINTING_BEFORE, {"before_": before, "limit_": limit})
+
+
+def lock_limits(conn: Connection) -> None:
+    """Hold all counts still until this transaction ends.
+
+    On SQLite a write transaction does so anyway.
+    """
+    if conn.dialect.name == "postgresql":
+        conn.execute(_LOCK_LIMITS)
+
+
+def count_live(
+    conn: Connection, *, task_id: str | None = None, agent: str | None = None, scope: str | None = None
+) -> int:
+    """Count what is alive and has all that is given."""
+    where: list[ColumnElement[bool]] = [_live]
+    for column, value in ((_table.c.task_id, task_id), (_table.c.agent, agent), (_table.c.scope, scope)):
+        if value is not None:
+            where.append(column == value)
+    return int(conn.execute(select(func.count()).where(*where)).scalar_one())
+
+
+def count_since(conn: Connection, *, agent: str, scope: str, since: datetime) -> int:
+    """Count what an agent was issued under a scope since a moment; failed attempts do not count."""
+    return int(conn.execute(_COUNT_SINCE, {"agent_": agent, "scope_": scope, "since_": since}).scalar_one())
+
+
+def page(conn: Connection, page: Page) -> PageOf[Issuance]:
+    """Return a page of issuances, newest first.
+
+    Raises:
+        FilterInvalid: when the filter cannot be understood.
+        PageTokenInvalid: when the token belongs to another question.
+    """
+    return _LISTING.page(conn, page)

@@ -1,0 +1,123 @@
+"""Brings a database to the tables that this version of the broker needs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from broker.errors import StoreUnavailable
+from broker.secret import Secret
+from broker.store.engine import open_for_migration, parse_url
+from broker.store.failures import translate
+
+_LOCK = 0x63726564_6D696772
+_STAND_IN_LINE = text(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+
+def upgrade(url: Secret[str]) -> None:
+    """Bring the database to the newest migration, creating the file of an SQLite one.
+
+    Safe to run in several processes at once: one migrates, the others wait and
+    find nothing left to do.
+
+    Raises:
+        StoreUnavailable: when it cannot be reached, or is newer than this broker.
+        ConfigError: when the URL is of no supported kind.
+    """
+    with _exclusively(url) as connection:
+        _refuse_newer(_revision(connection))
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def current_revision(url: Secret[str]) -> str | None:
+    """Return the migration that a database is at; None for an empty one.
+
+    Raises:
+        StoreUnavailable: when it cannot be reached.
+        ConfigError: when the URL is of no supported kind.
+    """
+    parsed = parse_url(url)
+    if parsed.drivername == "sqlite" and not Path(str(parsed.database)).exists():
+        return None
+    with _exclusively(url) as connection:
+        return _revision(connection)
+
+
+def pending(url: Secret[str]) -> bool:
+    """Say whether `upgrade` has something to do.
+
+    Raises:
+        StoreUnavailable: when the database cannot be reached.
+        ConfigError: when the URL is of no supported kind.
+    """
+    return current_revision(url) != head_revision()
+
+
+@cache
+def head_revision() -> str:
+    """Return the newest migration this broker knows."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise RuntimeError("the package holds no migrations")
+    return head
+
+
+def check(conn: Connection) -> None:
+    """Check that a database is at the newest migration.
+
+    Raises:
+        StoreUnavailable: when it is not; says what to do.
+    """
+    found = _revision(conn)
+    _refuse_newer(found)
+    if found != head_revision():
+        text_ = "the database needs to be migrated: run `broker db upgrade`"
+        raise StoreUnavailable(text_, message=text_)
+
+
+@cache
+def _known_revisions() -> frozenset[str]:
+    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
+def _refuse_newer(revision: str | None) -> None:
+    if revision is not None and revision not in _known_revisions():
+        text_ = f"the database is at migration {revision}, which this broker does not know: run a newer broker"
+        raise StoreUnavailable(text_, message=text_)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "broker.store:migrations")
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@contextmanager
+def _exclusively(url: Secret[str]) -> Iterator[Connection]:
+    """Open a transaction that no other migration runs beside."""
+    engine = open_for_migration(parse_url(url))
+    try:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(_STAND_IN_LINE)
+            yield connection
+    except SQLAlchemyError as error:
+        known = translate(error)
+        if known is error:
+            raise
+        raise known from None
+    finally:
+        engine.dispose()

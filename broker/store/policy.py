@@ -1,0 +1,29 @@
+"""The number that every change of scopes and locks raises."""
+
+from sqlalchemy import Connection, select, text, update
+
+from broker.store.schema import policy_revision
+
+_READ = select(policy_revision.c.revision)
+_PIN = _READ.with_for_update(read=True)
+_RAISE = update(policy_revision).values(revision=policy_revision.c.revision + 1).returning(policy_revision.c.revision)
+# Table locks are granted in turn; without this one, replicas that keep pinning
+# the row could keep a change of the rules waiting.
+_STAND_IN_LINE = text("LOCK TABLE policy_revision IN EXCLUSIVE MODE")
+
+
+def revision(conn: Connection) -> int:
+    """Return the revision in force."""
+    return int(conn.execute(_READ).scalar_one())
+
+
+def pin_revision(conn: Connection) -> int:
+    """Return the revision in force; it cannot change before this transaction ends."""
+    return int(conn.execute(_PIN).scalar_one())
+
+
+def raise_revision(conn: Connection) -> int:
+    """Make what was decided before unfit to be recorded, and return the new revision."""
+    if conn.dialect.name == "postgresql":
+        conn.execute(_STAND_IN_LINE)
+    return int(conn.execute(_RAISE).scalar_one())

@@ -1,0 +1,121 @@
+"""The database as the workflows see it: works in, results out."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection
+
+from broker.errors import StoreUnavailable
+from broker.secret import Secret
+from broker.store import migrate
+from broker.store.engine import READERS, open_engines, parse_url
+from broker.store.failures import is_disconnect, translate
+from broker.store.writer import Writer
+
+T = TypeVar("T")
+
+MAX_READING: Final = 4096
+
+
+class Store:
+    """Reads and writes of one process. Works run on threads of the store's own.
+
+    A work is given a connection inside a transaction. It may run more than
+    once, so it touches nothing but that connection and returns what it found.
+
+    Args:
+        url: ``sqlite:///file`` or ``postgresql+psycopg://…``.
+
+    Raises:
+        ConfigError: when the URL is neither.
+    """
+
+    def __init__(self, url: Secret[str]) -> None:
+        self._engines = open_engines(parse_url(url))
+        self._threads: ThreadPoolExecutor | None = None
+        self._writer: Writer | None = None
+        self._reading: set[asyncio.Future[object]] = set()
+        self._unreachable_at = 0.0
+
+    async def start(self) -> None:
+        """Start the threads. The database need not be there yet."""
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._writer = Writer(self._engines.writer, asyncio.get_running_loop())
+
+    async def close(self) -> None:
+        """Take nothing new, finish what was begun, end the threads. Once is enough."""
+        threads, self._threads = self._threads, None
+        writer, self._writer = self._writer, None
+        if threads is None or writer is None:
+            return
+        await asyncio.get_running_loop().run_in_executor(threads, writer.close)
+        if self._reading:
+            await asyncio.wait(self._reading)
+        threads.shutdown()
+        self._engines.dispose()
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a work in a transaction that reads one state of the database.
+
+        Raises:
+            StoreUnavailable: when the database cannot answer.
+        """
+        if self._threads is None:
+            raise StoreUnavailable("the store is closed")
+        if len(self._reading) >= MAX_READING:
+            raise StoreUnavailable(f"{MAX_READING} reads wait for the database already")
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._read, work, time.monotonic())
+        self._reading.add(running)  # type: ignore[arg-type]  # what it results in concerns its caller alone
+        running.add_done_callback(self._reading.discard)
+        return await running
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run a work in a transaction, perhaps together with others, and return once it is durable.
+
+        What the work raises fails that work alone. A caller that is cancelled
+        does not stop its work, which may already be on its way.
+
+        Raises:
+            StoreUnavailable: when the database cannot answer; it may have
+                committed all the same.
+        """
+        if self._writer is None:
+            raise StoreUnavailable("the store is closed")
+        return await self._writer.submit(work)
+
+    async def check(self) -> None:
+        """Check that the database can be reached and is at the newest migration.
+
+        Raises:
+            StoreUnavailable: when it is not; says what to do.
+        """
+        await self.read(migrate.check)
+
+    def _read(self, work: Callable[[Connection], T], asked_at: float) -> T:
+        if asked_at <= self._unreachable_at:
+            # Waited while another found out, slowly.
+            raise StoreUnavailable("the database could not be reached")
+        try:
+            try:
+                return self._read_once(work)
+            except Exception as error:
+                if not is_disconnect(error):
+                    raise
+            return self._read_once(work)
+        except Exception as error:
+            known = translate(error)
+            if known is error:
+                raise
+            raise known from None
+
+    def _read_once(self, work: Callable[[Connection], T]) -> T:
+        try:
+            conn = self._engines.reader.connect()
+        except Exception:
+            self._unreachable_at = time.monotonic()
+            raise
+        with conn, conn.begin():
+            return work(conn)

@@ -1,0 +1,159 @@
+"""Tasks."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, exists, or_, select, type_coerce, update
+
+from broker.model import (
+    LIVE_ISSUANCES,
+    AnchorState,
+    IssuanceState,
+    Page,
+    Revocability,
+    Task,
+    TaskState,
+)
+from broker.store import schema
+from broker.store.columns import UtcTime, constant
+from broker.store.filters import choice, moment, text
+from broker.store.paging import Listing, PageOf
+from broker.store.rows import Rows
+
+_table = schema.tasks
+_rows = Rows(_table, Task)
+_by_id = _table.c.id == bindparam("id_")
+_active = _table.c.state == constant(TaskState.ACTIVE)
+
+_GET = _rows.select(_by_id)
+_PIN = _GET.with_for_update(read=True)
+_BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
+_DUE = _rows.select(_active, _table.c.due_at <= bindparam("now_")).order_by(_table.c.due_at).limit(bindparam("limit_"))
+_ACTIVE = _rows.select(_active).order_by(_table.c.id)
+_ACTIVE_OF_AGENT = _rows.select(_active, _table.c.agent == bindparam("agent_")).order_by(_table.c.id)
+
+_END = (
+    update(_table)
+    .where(_by_id, _active)
+    .values(state=bindparam("state_"), ended_at=bindparam("now_"))
+    .returning(*_rows.columns)
+)
+
+_next_beat = (
+    type_coerce(bindparam("now_", type_=UtcTime), BigInteger)
+    + type_coerce(_table.c.heartbeat_interval, BigInteger) * 1000
+)
+_deadline = type_coerce(_table.c.deadline, BigInteger)
+_needs_beats = _table.c.heartbeat_interval.is_not(None)
+_HEARTBEAT = (
+    update(_table)
+    .where(_by_id, _active)
+    .values(
+        heartbeat_at=case((_needs_beats, bindparam("now_", type_=UtcTime)), else_=None),
+        due_at=case((and_(_needs_beats, _next_beat < _deadline), _next_beat), else_=_deadline),
+    )
+    .returning(*_rows.columns)
+)
+
+_LOCK = select(_table.c.id).where(_by_id).with_for_update()
+_CONFIRM = (
+    update(_table)
+    .where(
+        _by_id,
+        _table.c.ended_at.is_not(None),
+        _table.c.revocation_confirmed_at.is_(None),
+        ~exists().where(schema.revocations.c.task_id == _table.c.id, schema.revocations.c.confirmed_at.is_(None)),
+        ~exists().where(schema.anchors.c.task_id == _table.c.id, schema.anchors.c.state != AnchorState.GONE),
+        ~exists().where(
+            schema.issuances.c.task_id == _table.c.id,
+            schema.issuances.c.state.in_([constant(state) for state in LIVE_ISSUANCES]),
+            or_(
+                schema.issuances.c.state != IssuanceState.ACTIVE,
+                schema.issuances.c.revocability != Revocability.AT_EXPIRY,
+            ),
+        ),
+    )
+    .values(revocation_confirmed_at=bindparam("now_"))
+)
+
+_LISTING = Listing(
+    "tasks",
+    _rows,
+    _table.c.id,
+    fields={
+        "agent": text(_table.c.agent),
+        "state": choice(_table.c.state, TaskState),
+        "create_time": moment(_table.c.created_at),
+    },
+)
+
+
+def insert(conn: Connection, task: Task) -> None:
+    """Store a task."""
+    conn.execute(_rows.insert, {**_rows.values(task), "due_at": _due_at(task)})
+
+
+def _due_at(task: Task) -> datetime:
+    if task.heartbeat_interval is None:
+        return task.deadline
+    return min(task.deadline, (task.heartbeat_at or task.created_at) + task.heartbeat_interval)
+
+
+def get(conn: Connection, task_id: str) -> Task | None:
+    """Return a task."""
+    return _rows.one(conn, _GET, {"id_": task_id})
+
+
+def pin(conn: Connection, task_id: str) -> Task | None:
+    """Return a task as it is now; its state cannot change before this transaction ends."""
+    return _rows.one(conn, _PIN, {"id_": task_id})
+
+
+def by_request(conn: Connection, agent: str, request_id: str) -> Task | None:
+    """Return the task that an agent started with this request."""
+    return _rows.one(conn, _BY_REQUEST, {"agent_": agent, "request_id_": request_id})
+
+
+def heartbeat(conn: Connection, task_id: str, now: datetime) -> Task | None:
+    """Note a heartbeat and return the task; None when it is not active."""
+    return _rows.one(conn, _HEARTBEAT, {"id_": task_id, "now_": now})
+
+
+def end(conn: Connection, task_id: str, state: TaskState, now: datetime) -> Task | None:
+    """End a task and return it; None when it was not active."""
+    return _rows.one(conn, _END, {"id_": task_id, "state_": state, "now_": now})
+
+
+def due(conn: Connection, now: datetime, limit: int) -> list[Task]:
+    """Return active tasks whose deadline has passed or whose heartbeat is missing, the longest due first."""
+    return _rows.all(conn, _DUE, {"now_": now, "limit_": limit})
+
+
+def active(conn: Connection, *, agent: str | None = None) -> list[Task]:
+    """Return the active tasks, of one agent or of all, oldest first."""
+    if agent is None:
+        return _rows.all(conn, _ACTIVE, {})
+    return _rows.all(conn, _ACTIVE_OF_AGENT, {"agent_": agent})
+
+
+def confirm_revoked(conn: Connection, task_id: str, now: datetime) -> bool:
+    """Note that nothing issued for an ended task is alive in Vault any more.
+
+    True once: when the task has ended and nothing of it awaits revocation.
+    What can only expire is not waited for.
+    """
+    # First the row, then the look: of two transactions that each confirm one
+    # of the last two revocations, the later sees what the earlier did.
+    conn.execute(_LOCK, {"id_": task_id})
+    return conn.execute(_CONFIRM, {"id_": task_id, "now_": now}).rowcount == 1
+
+
+def page(conn: Connection, page: Page, agent: str | None) -> PageOf[Task]:
+    """Return a page of tasks, of one agent or of all, newest first.
+
+    Raises:
+        FilterInvalid: when the filter cannot be understood.
+        PageTokenInvalid: when the token belongs to another question.
+    """
+    if agent is None:
+        return _LISTING.page(conn, page)
+    return _LISTING.page(conn, page, _table.c.agent == agent, bound_to=agent)

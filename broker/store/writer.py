@@ -1,0 +1,214 @@
+"""Group commit: what waits to be written shares one transaction.
+
+Making a commit durable takes far longer than the statements before it, so one
+thread takes everything that waits, runs it in one transaction and answers all
+after its COMMIT. When a work fails, nothing of that transaction stays; all of
+it runs again with each work behind a savepoint, so that only the one that
+fails is left out. A work must therefore be repeatable: it touches nothing but
+the connection it is given.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from broker.errors import StoreUnavailable
+from broker.store.engine import transaction_holds
+from broker.store.failures import TransactionLostError, is_disconnect, may_pass, translate
+
+T = TypeVar("T")
+
+MAX_WAITING: Final = 4096
+MAX_TOGETHER: Final = 256
+
+_ATTEMPTS_ALONE = 3
+
+
+class Job(Generic[T]):
+    """One work with the future that its caller waits for."""
+
+    def __init__(self, work: Callable[[Connection], T], future: asyncio.Future[T]) -> None:
+        self.future = future
+        self.error: BaseException | None = None
+        self._work = work
+        self._result: tuple[T] | None = None
+
+    def run(self, conn: Connection) -> None:
+        """Do the work. Its own exceptions pass."""
+        try:
+            self._result = (self._work(conn),)
+        except StopIteration as error:
+            raise RuntimeError("a work raised StopIteration, which no future can carry") from error
+        self.error = None
+
+    def resolve(self) -> None:
+        """Answer the caller, unless it has gone; on the event loop's thread."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(translate(self.error))
+        elif self._result is not None:
+            self.future.set_result(self._result[0])
+
+
+class _NotBegunError(Exception):
+    """There is no connection to write with."""
+
+
+class _NotCommittedError(Exception):
+    """The transaction failed before COMMIT was sent: nothing of it stays."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+
+
+_Run = Callable[[Connection, Sequence[Job[Any]]], None]
+
+
+class Writer:
+    """The one thread that writes.
+
+    Args:
+        engine: Holds its one connection.
+        loop: Where callers wait.
+    """
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._waiting: deque[Job[Any]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Queue a work and return the future of its result.
+
+        Raises:
+            StoreUnavailable: when too much waits already, or after `close`.
+        """
+        with self._changed:
+            if self._closing:
+                raise StoreUnavailable("the store is closed")
+            if len(self._waiting) >= MAX_WAITING:
+                raise StoreUnavailable(f"{MAX_WAITING} writes wait for the database already")
+            job = Job(work, self._loop.create_future())
+            self._waiting.append(job)
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Take nothing new, write what waits, and end the thread. Blocks."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while jobs := self._take(MAX_TOGETHER):
+            alone = self._settle(jobs)
+            self._answer([job for job in jobs if job not in alone])
+            for job in alone:
+                self._settle_alone(job)
+                self._answer([job])
+
+    def _take(self, most: int) -> list[Job[Any]]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+    def _answer(self, jobs: Sequence[Job[Any]]) -> None:
+        # The loop is gone when a process ends without closing the store.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_resolve, jobs)
+
+    def _settle(self, jobs: list[Job[Any]]) -> list[Job[Any]]:
+        """Commit jobs together; return those that failed and may do better alone."""
+        try:
+            self._commit_or_repeat(jobs)
+        except _NotBegunError as failure:
+            # Whatever waited meanwhile would only find out the same, as slowly.
+            with self._changed:
+                jobs.extend(self._waiting)
+                self._waiting.clear()
+            return _failed(jobs, failure.__cause__)
+        except _NotCommittedError as failure:
+            return _failed(jobs, failure.cause)
+        except Exception as error:  # COMMIT failed: nobody knows what became of it
+            return _failed(jobs, error)
+        return [job for job in jobs if may_pass(job.error)]
+
+    def _commit_or_repeat(self, jobs: Sequence[Job[Any]]) -> None:
+        try:
+            self._commit(jobs, _run_together)
+        except _NotCommittedError as failure:
+            if len(jobs) == 1 and not isinstance(failure.cause, SQLAlchemyError):
+                raise
+            self._commit(jobs, _run_guarded)
+
+    def _settle_alone(self, job: Job[Any]) -> None:
+        for _ in range(_ATTEMPTS_ALONE):
+            try:
+                self._commit([job], _run_together)
+            except _NotCommittedError as failure:
+                job.error = failure.cause
+                if not may_pass(failure.cause):
+                    return
+            except Exception as error:
+                job.error = error.__cause__ if isinstance(error, _NotBegunError) else error
+                return
+            else:
+                return
+
+    def _commit(self, jobs: Sequence[Job[Any]], run: _Run) -> None:
+        """Run jobs in one transaction and commit it."""
+        with contextlib.ExitStack() as stack:
+            try:
+                conn = stack.enter_context(self._engine.connect())
+                transaction = stack.enter_context(contextlib.closing(conn.begin()))
+            except SQLAlchemyError as error:
+                raise _NotBegunError from error
+            try:
+                run(conn, jobs)
+                if not transaction_holds(conn):
+                    raise TransactionLostError
+            except BaseException as error:
+                raise _NotCommittedError(error) from None
+            transaction.commit()
+
+
+def _run_together(conn: Connection, jobs: Sequence[Job[Any]]) -> None:
+    for job in jobs:
+        job.run(conn)
+
+
+def _run_guarded(conn: Connection, jobs: Sequence[Job[Any]]) -> None:
+    for job in jobs:
+        savepoint = conn.begin_nested()
+        try:
+            job.run(conn)
+            savepoint.commit()
+        except BaseException as error:
+            if is_disconnect(error):
+                raise
+            # Fails when the whole transaction is lost, and so ends the attempt.
+            savepoint.rollback()
+            job.error = error
+
+
+def _failed(jobs: Sequence[Job[Any]], error: BaseException | None) -> list[Job[Any]]:
+    for job in jobs:
+        job.error = error
+    return []
+
+
+def _resolve(jobs: Sequence[Job[Any]]) -> None:
+    for job in jobs:
+        job.resolve()
