@@ -6,17 +6,19 @@ they stand. Relative paths count from the configuration file's folder.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, SecretStr, SerializeAsAny, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, SerializeAsAny, ValidationError, ValidationInfo
 
-from broker.document import Duration, Strict, Who, load_yaml, violations_of
+from broker.document import Duration, Strict, Who
 from broker.errors import ConfigError, FieldViolation
 from broker.model import Role
+from broker.reading import load_yaml, violations_of
 
 ENVIRONMENT_PREFIX = "CREDBROKER_"
 MAX_CONFIG_BYTES = 1024 * 1024
@@ -29,8 +31,14 @@ def _path(value: object, info: ValidationInfo) -> Path:
     return Path(folder, value)
 
 
+def _port(address: str) -> str:
+    if int(address.rpartition(":")[2]) > 65535:
+        raise ValueError("must have a port of at most 65535")
+    return address
+
+
 FilePath = Annotated[Path, BeforeValidator(_path)]
-Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"), AfterValidator(_port)]
 HttpsUrl = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?$", max_length=2048)]
 
 
@@ -162,7 +170,7 @@ class Settings(Strict):
 
     Attributes:
         access: Which identities have which role. Every attested identity is an
-            agent.
+            agent, unless ``agent`` is listed: then only those it names are.
         fingerprint_key_file: At least 32 random bytes; the key of the
             fingerprints by which leaked credentials are traced.
         reflection: Whether gRPC server reflection answers.
@@ -191,40 +199,50 @@ def load_settings(
         environ: The environment.
 
     Raises:
-        ConfigError: with the file, the path in it and what was expected.
+        ConfigError: with the file or environment variable, the path in it and
+            what was expected.
     """
-    try:
-        with file.open("rb") as stream:
-            raw_bytes = stream.read(MAX_CONFIG_BYTES + 1)
-        if len(raw_bytes) > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{file}: must be at most {MAX_CONFIG_BYTES} bytes")
-        raw = load_yaml(raw_bytes.decode())
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: is not readable YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: must be a mapping of sections")
+    raw = _read(file)
+    variables = _override(raw, environ)
     context = {"folder": file.resolve().parent}
-    _override(raw, environ)
     violations: list[FieldViolation] = []
-    raw["attestors"] = _attestors(raw.get("attestors"), attestors, context, violations)
+    parsed = _with_attestors(raw, attestors, context, violations)
     try:
-        settings = Settings.model_validate(raw, context=context)
+        settings = Settings.model_validate(parsed, context=context)
     except ValidationError as error:
-        violations.extend(item for item in violations_of(error) if not item.field.startswith("attestors["))
-        settings = None
-    if settings is not None:
+        found = violations_of(error, source=raw)
+        if violations:  # the attestors have been judged by their own models
+            found = tuple(item for item in found if not re.match(r"attestors(\[|$)", item.field))
+        raise _invalid(file, variables, (*violations, *found)) from None
+    if not violations:
         violations.extend(_contradictions(settings))
-    if violations or settings is None:
-        raise ConfigError(
-            "\n".join(f"{file}: {item.field}: {item.description}" for item in violations),
-            violations=tuple(violations),
-        )
+    if violations:
+        raise _invalid(file, variables, tuple(violations))
     return settings
 
 
-def _override(raw: dict[str, object], environ: Mapping[str, str]) -> None:
+def _read(file: Path) -> dict[str, object]:
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{file}: must be at most {MAX_CONFIG_BYTES} bytes")
+    try:
+        raw = load_yaml(content.decode())
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: must be UTF-8 text") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: is not readable YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: must be a mapping of sections")
+    return raw
+
+
+def _override(raw: dict[str, object], environ: Mapping[str, str]) -> dict[str, str]:
+    """Put the environment's values in place; return which variable gave which path."""
+    variables: dict[str, str] = {}
     for name in sorted(environ):
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
             continue
@@ -239,18 +257,22 @@ def _override(raw: dict[str, object], environ: Mapping[str, str]) -> None:
             section[path[-1]] = load_yaml(environ[name])
         except yaml.YAMLError:
             raise ConfigError(f"environment variable {name}: is not a readable value") from None
+        variables[".".join(path)] = name
+    return variables
 
 
-def _attestors(
-    raw: object,
+def _with_attestors(
+    raw: dict[str, object],
     models: Mapping[str, type[AttestorSettings]],
     context: dict[str, Path],
     violations: list[FieldViolation],
-) -> object:
-    if not isinstance(raw, list):
+) -> dict[str, object]:
+    """Return the configuration with each attestor's entry read by the model of its kind."""
+    entries = raw.get("attestors")
+    if not isinstance(entries, list):
         return raw
     parsed: list[AttestorSettings] = []
-    for index, entry in enumerate(raw):
+    for index, entry in enumerate(entries):
         where = f"attestors[{index}]"
         model = models.get(str(entry.get("kind"))) if isinstance(entry, dict) else None
         if model is None:
@@ -259,8 +281,17 @@ def _attestors(
         try:
             parsed.append(model.model_validate(entry, context=context))
         except ValidationError as error:
-            violations.extend(violations_of(error, where))
-    return parsed
+            violations.extend(violations_of(error, where, entry))
+    return {**raw, "attestors": parsed}
+
+
+def _invalid(file: Path, variables: Mapping[str, str], violations: tuple[FieldViolation, ...]) -> ConfigError:
+    lines = []
+    for item in violations:
+        variable = next((name for path, name in variables.items() if f"{item.field}.".startswith(f"{path}.")), None)
+        where = str(file) if variable is None else f"environment variable {variable}"
+        lines.append(f"{where}: {item.field}: {item.description}")
+    return ConfigError("\n".join(lines), violations=violations)
 
 
 def _contradictions(settings: Settings) -> Iterator[FieldViolation]:

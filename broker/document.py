@@ -9,12 +9,14 @@ here.
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from broker.errors import FieldViolation, ScopeDocumentInvalid
+from broker.reading import load_yaml as load_yaml
+from broker.reading import violations_of
 
 API_VERSION = "credbroker.dev/v1"
 MAX_DOCUMENT_BYTES = 64 * 1024
@@ -43,6 +45,17 @@ def _duration(value: object) -> timedelta:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+
+
+def _claim_value(value: object) -> object:
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(item, str | int) for item in values):
+        raise ValueError("must be text, a whole number, true or false, or a list of some of these")
+    return value
+
+
+_ClaimScalar: TypeAlias = str | bool | int
+ClaimValue = Annotated[_ClaimScalar | list[_ClaimScalar], BeforeValidator(_claim_value)]
 ScopeName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
@@ -72,10 +85,10 @@ class Who(Strict):
             is a list itself matches when it contains one of them.
     """
 
-    spiffe_id: Annotated[str | None, Field(alias="spiffeId", max_length=2048)] = None
-    issuer: Annotated[str | None, Field(max_length=2048)] = None
-    subject: Annotated[str | None, Field(max_length=2048)] = None
-    claims: dict[str, str | bool | int | list[str | bool | int]] = {}
+    spiffe_id: Annotated[str | None, Field(alias="spiffeId", min_length=1, max_length=2048)] = None
+    issuer: Annotated[str | None, Field(min_length=1, max_length=2048)] = None
+    subject: Annotated[str | None, Field(min_length=1, max_length=2048)] = None
+    claims: dict[str, ClaimValue] = {}
 
     @model_validator(mode="after")
     def _names_somebody(self) -> "Who":
@@ -145,46 +158,6 @@ class ScopeDocument(Strict):
     spec: ScopeSpec
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses what plain YAML loading would silently accept: duplicate keys, aliases."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.YAMLError(f"key {key!r} must be text")
-            if key in seen:
-                raise yaml.YAMLError(f"key {key!r} is given twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def load_yaml(text: str) -> object:
-    """Read one YAML document, refusing duplicate keys, aliases and custom tags.
-
-    Raises:
-        yaml.YAMLError: when it cannot be read, with the place in its text.
-    """
-    return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a subclass of SafeLoader
-
-
-def violations_of(error: ValidationError, prefix: str = "") -> tuple[FieldViolation, ...]:
-    """Return what a pydantic validation found, as paths and what was expected."""
-    found = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        path = prefix
-        for part in item["loc"]:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-        found.append(FieldViolation(path, item["msg"].removeprefix("Value error, ")))
-    return tuple(found)
-
-
 def parse_document(text: str, mappings: Mapping[str, type[CredentialMapping]]) -> ScopeDocument:
     """Read a scope document.
 
@@ -197,50 +170,49 @@ def parse_document(text: str, mappings: Mapping[str, type[CredentialMapping]]) -
             and what was expected there.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_DOCUMENT_BYTES:
-        raise _invalid(FieldViolation("", f"must be at most {MAX_DOCUMENT_BYTES} bytes"))
+        raise invalid_document(FieldViolation("", f"must be at most {MAX_DOCUMENT_BYTES} bytes"))
     try:
         raw = load_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _invalid(FieldViolation("", f"is not readable YAML: {error}")) from None
+    except yaml.YAMLError as error:
+        raise invalid_document(FieldViolation("", f"is not readable YAML: {error}")) from None
     violations: list[FieldViolation] = []
-    mapping = _parse_mapping(raw, mappings, violations)
-    if mapping is not None and isinstance(raw, dict) and isinstance(raw["spec"], dict):
-        raw = {**raw, "spec": {**raw["spec"], "credential": mapping}}
     try:
-        document = ScopeDocument.model_validate(raw)
+        document = ScopeDocument.model_validate(_with_mapping(raw, mappings, violations), by_alias=True, by_name=False)
     except ValidationError as error:
-        found = violations_of(error)
-        if violations:
-            found = tuple(item for item in found if not item.field.startswith("spec.credential"))
-        raise _invalid(*violations, *found) from None
+        found = violations_of(error, source=raw)
+        if violations:  # the mapping has been judged by its own model
+            found = tuple(item for item in found if not re.match(r"spec\.credential(\.|$)", item.field))
+        raise invalid_document(*violations, *found) from None
     if violations:
-        raise _invalid(*violations)
+        raise invalid_document(*violations)
     return document
 
 
-def _parse_mapping(
+def _with_mapping(
     raw: object, mappings: Mapping[str, type[CredentialMapping]], violations: list[FieldViolation]
-) -> CredentialMapping | None:
+) -> object:
+    """Return the document with its credential mapping read by the model of its kind."""
     spec = raw.get("spec") if isinstance(raw, dict) else None
     credential = spec.get("credential") if isinstance(spec, dict) else None
-    if not isinstance(credential, dict):
-        return None
+    if not isinstance(raw, dict) or not isinstance(spec, dict) or not isinstance(credential, dict):
+        return raw
     model = mappings.get(str(credential.get("kind")))
     if model is None:
         violations.append(FieldViolation("spec.credential.kind", f"must be one of {', '.join(sorted(mappings))}"))
-        return None
+        return raw
     try:
-        return model.model_validate(credential)
+        mapping = model.model_validate(credential, by_alias=True, by_name=False)
     except ValidationError as error:
-        violations.extend(violations_of(error, "spec.credential"))
-        return None
+        violations.extend(violations_of(error, "spec.credential", credential))
+        return raw
+    return {**raw, "spec": {**spec, "credential": mapping}}
 
 
-def _invalid(*violations: FieldViolation) -> ScopeDocumentInvalid:
-    first = violations[0]
+def invalid_document(first: FieldViolation, *more: FieldViolation) -> ScopeDocumentInvalid:
+    """Return the error for a wrong document: every violation, the first one in words."""
     where = first.field or "the document"
     return ScopeDocumentInvalid(
         f"{where}: {first.description}",
         message=f"the scope document is not valid: {where}: {first.description}",
-        violations=violations,
+        violations=(first, *more),
     )

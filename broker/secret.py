@@ -1,6 +1,7 @@
 """A wrapper that keeps secret values out of logs, errors and ``repr``."""
 
 import hmac
+import json
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final, Generic, NoReturn, TypeVar
@@ -54,7 +55,8 @@ SecretText = Secret[str]
 
 def _as_bytes(value: object) -> bytes:
     if isinstance(value, str):
-        return value.encode()
+        # An encoding error would carry the value.
+        return value.encode("utf-8", "surrogatepass")
     if isinstance(value, bytes):
         return value
     raise TypeError("only secret text and bytes can be compared")
@@ -66,11 +68,11 @@ def fingerprint(key: Secret[bytes], values: Mapping[str, object]) -> str:
     The value named ``token`` or ``password`` (in this order) stands for the
     credential where there is one, so that an auditor who holds a leaked value
     can compute the same fingerprint from it alone; otherwise all values count,
-    ordered by name. HMAC-SHA-256, RFC 2104.
+    as JSON with sorted names and without spaces. HMAC-SHA-256, RFC 2104.
     """
     for name in ("token", "password"):
         value = values.get(name)
         if isinstance(value, str):
-            return hmac.new(key.reveal(), value.encode(), sha256).hexdigest()
-    text = "\0".join(f"{name}={values[name]}" for name in sorted(values))
+            return hmac.new(key.reveal(), _as_bytes(value), sha256).hexdigest()
+    text = json.dumps(dict(values), sort_keys=True, separators=(",", ":"))
     return hmac.new(key.reveal(), text.encode(), sha256).hexdigest()
