@@ -58,7 +58,7 @@ def configure(level: Level, format: Literal["json", "text"]) -> None:  # noqa: A
         logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=processors,
@@ -107,6 +107,17 @@ class _Lines:
         sys.stderr.write(f"{line}\n")
 
     debug = info = warning = error = critical = msg
+
+
+class _StandardError(logging.Handler):
+    """Writes libraries' records to wherever standard error is now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except Exception:
+            # logging's own report would spell out the record's arguments.
+            sys.stderr.write("a log record of a library could not be written\n")
 
 
 def _exception(given: object) -> BaseException | None:

@@ -5,7 +5,7 @@ or a condition that speaks of integers means what its author thinks.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
@@ -120,7 +120,7 @@ def _write(value: JsonValue, target: Value) -> None:
         target.number_value = value
     elif isinstance(value, Mapping):
         target.struct_value.CopyFrom(write_struct(value))
-    elif isinstance(value, Sequence):
+    elif isinstance(value, list | tuple):
         target.list_value.Clear()
         target.list_value.SetInParent()
         for item in value:
