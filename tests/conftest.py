@@ -3,4 +3,5 @@ pytest_plugins = [
     "tests.fixtures.no_skips",
     "tests.fixtures.openbao",
     "tests.fixtures.postgres",
+    "tests.fixtures.store",
 ]
