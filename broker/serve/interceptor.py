@@ -9,7 +9,7 @@ gRPC status for the caller, one event for the auditors and one log line.
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 from urllib.parse import unquote
 
 import grpc
@@ -27,11 +27,10 @@ from broker.serve.errors import code_of, status_of
 from broker.serve.evidence import find_evidence
 from broker.serve.gate import Gate
 from broker.serve.public import PublicCalls
-from broker.serve.reading import Context, read_message
+from broker.serve.reading import Context, Handler, read_message
 from broker.serve.refusals import Refusals
 
 Identifier: TypeAlias = Callable[[Evidence | None, datetime], Awaitable[Caller]]
-Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
 Answer: TypeAlias = bytes | BrokerError
 Performer: TypeAlias = Callable[[Call, Context], Awaitable[Answer]]
 Servicer: TypeAlias = Callable[[Message, Context], Awaitable[Message]]

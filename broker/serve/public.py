@@ -6,7 +6,7 @@ and requests take none from health checks. Nothing of them is recorded.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import grpc
 import structlog
@@ -16,12 +16,11 @@ from broker.clock import Clock
 from broker.errors import BrokerError
 from broker.serve.errors import status_of
 from broker.serve.gate import Gate
-from broker.serve.reading import Context, read_message
+from broker.serve.reading import Context, Handler, read_message
 
 MAX_PUBLIC_CALLS: Final = 64
 """Most calls with a single reply at once, and as many with a stream of them."""
 
-Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
 Single: TypeAlias = Callable[[Message, Context], Awaitable[Message]]
 Writing: TypeAlias = Callable[[Message, Context], Awaitable[None]]
 Conversing: TypeAlias = Callable[[object, Context], AsyncIterator[Message]]

@@ -8,7 +8,7 @@ when the broker asks for it: after the caller is known, and under a time limit.
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -21,7 +21,12 @@ READ_TIMEOUT: Final = 10.0
 
 _CLOSING_SECONDS = 1.0
 
-Context = grpc.aio.ServicerContext[object, bytes]
+if TYPE_CHECKING:
+    Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler  # which only the stubs make generic
+
+Context: TypeAlias = grpc.aio.ServicerContext[object, bytes]
 T = TypeVar("T")
 
 

@@ -1,6 +1,8 @@
 """Structs: bounded on the way in, exact on the way out."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -13,9 +15,10 @@ from broker.serve.convert.checks import Checks
 from broker.serve.convert.structs import MAX_BYTES, MAX_DEPTH, MAX_KEYS, read_struct, write_struct
 
 
-def struct(values: dict[str, object]) -> Struct:
+def struct(values: Mapping[str, Any]) -> Struct:
+    """Return a Struct as the protobuf library itself writes it."""
     message = Struct()
-    message.update(values)
+    message.update(dict(values))
     return message
 
 
