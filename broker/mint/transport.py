@@ -15,6 +15,8 @@ from broker.model import JsonObject, JsonValue
 from broker.secret import Secret
 
 MAX_REPLY_BYTES = 1024 * 1024
+# Accepted, for later; and no content.
+_WITHOUT_CONTENT = (202, 204)
 _MAX_CONNECTIONS = 128
 _KEEP_ALIVE_SECONDS = 30.0
 _REMEMBERED_URLS = 1024
@@ -78,9 +80,9 @@ class Transport:
                 raw = await _read(reply, limit)
         except (aiohttp.ClientError, OSError) as error:
             raise VaultUnavailable(f"{describe(method, path)}: {_reason(error)}") from None
-        answer = {} if not raw and reply.status == 204 else parse_object(raw)
+        answer = {} if not raw and reply.status in _WITHOUT_CONTENT else parse_object(raw)
         if answer is None:
-            raise VaultUnavailable(f"{describe(method, path)}: status {reply.status} without Vault's JSON") from None
+            raise VaultUnavailable(f"{describe(method, path)}: status {reply.status} without Vault's JSON")
         return Answer(reply.status, answer)
 
     async def close(self) -> None:

@@ -127,7 +127,8 @@ class VaultClient:
         if made is not None and as_asked(section(reply, "auth"), request, orphan=role is not None):
             return made
         words = f"{describe('POST', path)} made another token than asked for; provision the scope again"
-        if not await self._take_back(reply):
+        accessor = text(section(reply, "auth"), "accessor")
+        if accessor is None or not await self.discard(accessor, None):
             raise VaultUnavailable(f"{words}; it may be alive")
         raise MintFailed(words)
 
