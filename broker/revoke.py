@@ -132,9 +132,10 @@ class Revoker:
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._loop: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Work in the background until `stop`."""
+    def start(self) -> asyncio.Task[None]:
+        """Work in the background until `stop`; return that work."""
         self._loop = asyncio.create_task(self._run(), name="revoker")
+        return self._loop
 
     async def stop(self) -> None:
         """End the background work; entries left stay in the outbox."""
@@ -252,5 +253,5 @@ def _revoked(issuance: Issuance, entry: Revocation, now: datetime) -> AuditEvent
 
 def _backoff(attempts: int) -> timedelta:
     """Return how long to wait after that many failed attempts, with jitter."""
-    longest = min(_FIRST_RETRY * 2 ** min(attempts, 16), _LONGEST_RETRY)
+    longest: timedelta = min(_FIRST_RETRY * (1 << min(attempts, 16)), _LONGEST_RETRY)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, decides nothing

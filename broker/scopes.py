@@ -12,7 +12,7 @@ from broker.audit.catalogue import SCOPE_ACCESS_EXPLAINED, SCOPE_CREATED, SCOPE_
 from broker.authorize import Ask, Explanation, TaskView, compile_scope, explain
 from broker.document import ScopeDocument, parse_document
 from broker.errors import EtagMismatch, FieldViolation, InvalidArgument, ScopeExists, ScopeNotFound
-from broker.mint import MAPPINGS
+from broker.mint import MAPPINGS, check_document
 from broker.model import EvidenceKind, Identity, JsonObject, Page, ScopeRecord
 from broker.policy import Policy, PolicyCache
 from broker.store import Store, events, scopes
@@ -57,8 +57,7 @@ class Scopes:
             ScopeDocumentInvalid: when the document is wrong.
             ScopeExists: when there is a current scope of its name.
         """
-        parsed = parse_document(document, MAPPINGS)
-        call.scope = parsed.metadata.name
+        parsed = _check(call, document)
 
         def create(conn: Connection) -> ScopeRecord | None:
             if scopes.get(conn, parsed.metadata.name, None) is not None:
@@ -96,8 +95,7 @@ class Scopes:
             ScopeNotFound: when there is no current scope of its name.
             EtagMismatch: when it is not the version that the caller saw.
         """
-        parsed = parse_document(document, MAPPINGS)
-        call.scope = parsed.metadata.name
+        parsed = _check(call, document)
 
         def update(conn: Connection) -> ScopeRecord | EtagMismatch | None:
             known = scopes.get(conn, parsed.metadata.name, None)
@@ -189,13 +187,23 @@ def supposed_identity(uri: str, claims: JsonObject, now: datetime) -> Identity:
     return Identity(uri, kind, issuer, subject, claims, evidence_digest="", expires_at=now + _SUPPOSED_TASK_TIME)
 
 
+def _check(call: Call, document: str) -> ScopeDocument:
+    """Return a document that compiles, hence can decide.
+
+    Raises:
+        ScopeDocumentInvalid: when it does not.
+    """
+    parsed = parse_document(document, MAPPINGS)
+    check_document(parsed)
+    call.scope = parsed.metadata.name
+    compile_scope(_new_version(call, parsed, document, 1), parsed)
+    return parsed
+
+
 def _new_version(call: Call, parsed: ScopeDocument, document: str, version: int) -> ScopeRecord:
-    """Return a version that compiles, hence can decide."""
     name = parsed.metadata.name
     etag = hashlib.sha256(f"{name}\0{version}\0{document}".encode()).hexdigest()[:32]
-    record = ScopeRecord(name, version, etag, document, created_at=call.now, creator=call.uri)
-    compile_scope(record, parsed)
-    return record
+    return ScopeRecord(name, version, etag, document, created_at=call.now, creator=call.uri)
 
 
 def _put(conn: Connection, call: Call, record: ScopeRecord, event: str, validate_only: bool) -> ScopeRecord:

@@ -57,9 +57,10 @@ class Sweeper:
         self._reaper = reaper
         self._loop: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Sweep in the background until `stop`."""
+    def start(self) -> asyncio.Task[None]:
+        """Sweep in the background until `stop`; return that work."""
         self._loop = asyncio.create_task(self._run(), name="sweeper")
+        return self._loop
 
     async def stop(self) -> None:
         """End the background work."""

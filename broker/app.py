@@ -1,0 +1,195 @@
+"""The only place where the broker's objects are built and bound together."""
+
+import asyncio
+import os
+import secrets
+import socket
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from broker.anchors import Anchors
+from broker.attest import Attestation
+from broker.authorize import RoleRules, compile_scope
+from broker.clock import Clock, SystemClock
+from broker.config import Settings, Vault, VaultAuth
+from broker.document import parse_document
+from broker.errors import ConfigError
+from broker.holding import Holdings
+from broker.identify import Identify
+from broker.issue import Issuer
+from broker.locks import Locks
+from broker.mint import MAPPINGS
+from broker.mint.login import VaultLogin
+from broker.mint.vault import VaultClient
+from broker.model import AuditEvent
+from broker.policy import PolicyCache
+from broker.query import Query
+from broker.revoke import Revoker
+from broker.scopes import Scopes
+from broker.secret import Secret
+from broker.serve.server import Server
+from broker.serve.services import Workflows, build
+from broker.store import Store, events
+from broker.sweep import Sweeper
+from broker.tasks import Tasks
+
+RELOAD_INTERVAL: Final = timedelta(seconds=5)
+MIN_KEY_BYTES: Final = 32
+MAX_KEY_BYTES: Final = 4096
+
+log = structlog.get_logger(__name__)
+
+
+class App:
+    """A running broker. Made by `start`.
+
+    Attributes:
+        addresses: Where it listens: ``bearer`` and ``mutual``, as configured,
+            with ``host:port``.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.addresses: dict[str, str] = {}
+        self._settings = settings
+        self._clock = clock
+        self._exit = AsyncExitStack()
+        self._background: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def start(cls, settings: Settings, clock: Clock | None = None) -> "App":
+        """Build a broker and let it listen.
+
+        Vault may be away at this time: the broker listens and says that it is
+        not ready until Vault is there.
+
+        Raises:
+            ConfigError: when something the configuration points to is wrong.
+            StoreUnavailable: when the database cannot be reached, or is not at
+                the newest migration.
+        """
+        app = cls(settings, clock or SystemClock())
+        try:
+            await app._build()
+        except BaseException:
+            await app._exit.aclose()
+            raise
+        return app
+
+    async def wait(self) -> None:
+        """Wait until background work fails, which it never should.
+
+        Raises:
+            Exception: what it failed with.
+        """
+        done, _ = await asyncio.wait(self._background, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        """Finish the requests under way and let go of everything."""
+        await self._exit.aclose()
+
+    async def _build(self) -> None:
+        settings, clock, held = self._settings, self._clock, self._exit
+        key = read_key(settings.fingerprint_key_file)
+        store = Store(Secret(settings.database.url.get_secret_value()))
+        await store.start()
+        held.push_async_callback(store.close)
+        await store.check()
+        vault = await self._vault(settings.vault.auth)
+        reaper = await self._vault(settings.vault.reaper_auth) if settings.vault.reaper_auth else None
+        attestation = Attestation(settings.attestors, clock)
+        held.push_async_callback(attestation.close)
+
+        rules = PolicyCache(lambda record: compile_scope(record, parse_document(record.document, MAPPINGS)))
+        anchors = Anchors(store, vault, clock, replica_name())
+        revoker = Revoker(store, vault, clock)
+        sweeper = Sweeper(store, anchors, revoker, clock, reaper)
+        wait = settings.limits.revocation_wait
+        issuer = Issuer(store, vault, rules, anchors, revoker, clock, key)
+        workflows = Workflows(
+            tasks=Tasks(store, rules, anchors, revoker, wait),
+            issuer=issuer,
+            holdings=Holdings(store, vault, rules, revoker, wait),
+            scopes=Scopes(store, rules),
+            locks=Locks(store, revoker),
+            query=Query(store),
+        )
+
+        async def record(event: AuditEvent) -> None:
+            await store.write(lambda conn: events.append(conn, [event]))
+
+        async def ready() -> None:
+            await store.check()
+            await vault.check()
+            await attestation.check()
+
+        server = Server(
+            settings,
+            build(workflows, settings),
+            identify=Identify(attestation, RoleRules(settings.access), store),
+            record=record,
+            ready=ready,
+            trust_bundle=attestation.trust_bundle_pem,
+            clock=clock,
+        )
+        for loop in (revoker, sweeper):
+            self._background.append(loop.start())
+            held.push_async_callback(loop.stop)
+        held.push_async_callback(issuer.drain)
+        self._background.append(asyncio.create_task(self._reload(attestation), name="reload"))
+        held.callback(self._background[-1].cancel)
+        held.push_async_callback(server.drain)
+        ports = await server.start()
+        for name, listener, port in (
+            ("bearer", settings.listen.bearer, ports.bearer),
+            ("mutual", settings.listen.mutual, ports.mutual),
+        ):
+            if listener is not None and port is not None:
+                self.addresses[name] = f"{listener.address.rpartition(':')[0]}:{port}"
+
+    async def _vault(self, auth: VaultAuth) -> VaultClient:
+        settings: Vault = self._settings.vault
+        login = VaultLogin(settings, auth, self._clock)
+        await login.start()
+        self._exit.push_async_callback(login.stop)
+        client = VaultClient(settings, login, self._clock)
+        self._exit.push_async_callback(client.close)
+        return client
+
+    async def _reload(self, attestation: Attestation) -> None:
+        """Follow trust bundles and key files while running."""
+        while True:
+            await self._clock.sleep(RELOAD_INTERVAL.total_seconds())
+            try:
+                await asyncio.to_thread(attestation.reload)
+            except ConfigError as error:
+                log.error("trust files cannot be read again, what was read before stays", reason=error.detail)
+
+
+def read_key(file: Path) -> Secret[bytes]:
+    """Return the key of the fingerprints.
+
+    Raises:
+        ConfigError: when it cannot be read or is too short.
+    """
+    try:
+        with file.open("rb") as stream:
+            key = stream.read(MAX_KEY_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"fingerprint_key_file: {file}: cannot be read: {error.strerror}") from None
+    if not MIN_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
+        raise ConfigError(
+            f"fingerprint_key_file: {file}: must hold {MIN_KEY_BYTES} to {MAX_KEY_BYTES} random bytes; "
+            f"make one with: head -c 32 /dev/urandom > {file}"
+        )
+    return Secret(key)
+
+
+def replica_name() -> str:
+    """Return a name for this process that no other has."""
+    return f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
