@@ -1,6 +1,6 @@
 """The `broker` command, put together from its groups."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -8,6 +8,9 @@ from typer.core import TyperGroup
 from broker.cli.commands import audit, embedded, issuances, locks, scopes, server, tasks, vault
 from broker.cli.failures import ADVICE, MISUSED, REFUSED, Failure
 from broker.cli.output import console
+
+if TYPE_CHECKING:
+    from broker.errors import BrokerError
 
 
 class _Reporting(TyperGroup):
@@ -28,8 +31,15 @@ class _Reporting(TyperGroup):
             _report(failure)
             raise typer.Exit(failure.exit_code) from None
         except BrokerError as error:
-            _report(Failure(error.detail, reason=error.reason, advice=ADVICE.get(error.reason, "")))
+            _report(_from_broker(error))
             raise typer.Exit(MISUSED if isinstance(error, ConfigError) else REFUSED) from None
+
+
+def _from_broker(error: "BrokerError") -> Failure:
+    first, *others = error.detail.split("\n")
+    if not others:
+        return Failure(first, reason=error.reason, advice=ADVICE.get(error.reason, ""))
+    return Failure(error.message, reason=error.reason, details=[first, *others])
 
 
 def _report(failure: Failure) -> None:

@@ -66,7 +66,7 @@ ADVICE: Mapping[str, str] = MappingProxyType(
         "LOCK_NOT_FOUND": "`broker locks` shows what is in force",
         "OVERLOADED": "try again in a moment",
         "VAULT_UNAVAILABLE": "check that Vault is up and unsealed, then try again",
-        "STORE_UNAVAILABLE": "check the broker's database, then try again",
+        "STORE_UNAVAILABLE": "`broker db check` says what is wrong with the database",
         "ISSUER_KEYS_UNAVAILABLE": "check that the broker reaches the issuer of your token, then try again",
     }
 )

@@ -3,14 +3,17 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
 from broker.app import App
+from broker.cli.failures import Failure
 from broker.config import Settings
+from broker.serve import logs
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(settings: Settings) -> None:
@@ -20,8 +23,10 @@ def run(settings: Settings) -> None:
 
     Raises:
         ConfigError: when something the configuration points to is wrong.
-        Unavailable: when something the server needs at its start is away.
+        StoreUnavailable: when the database is away or not upgraded.
+        Failure: when something failed that never should; the log says what.
     """
+    logs.configure(settings.log.level, settings.log.format)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings))
 
@@ -35,25 +40,42 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 async def _serve(settings: Settings) -> None:
-    asked_to_end = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    log = structlog.get_logger(__name__)
+    asked_to_end = _on_signal()
+    app = await App.start(settings)
+    try:
+        log.info("listening", **app.addresses)
+        await _first(asked_to_end.wait(), app.wait())
+        log.info("ending: requests under way are finished")
+    except Exception as error:
+        log.error("background work failed", exc_info=error)
+        raise Failure("the broker cannot go on", advice="its log says why") from None
+    finally:
+        await app.stop()
+    log.info("ended")
+
+
+def _on_signal() -> asyncio.Event:
+    """Return an event that the first signal sets; a second one acts as if nobody listened."""
+    event, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def end() -> None:
-        asked_to_end.set()
+        event.set()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
 
     for number in SIGNALS:
         loop.add_signal_handler(number, end)
-    log = structlog.get_logger("broker.serve")
-    app = await App.start(settings)
+    return event
+
+
+async def _first(*waiting: Awaitable[object]) -> None:
+    """Wait until one is done, and raise what it failed with."""
+    tasks = [asyncio.ensure_future(item) for item in waiting]
     try:
-        log.info("listening", **app.addresses)
-        ended, asked = asyncio.ensure_future(app.wait()), asyncio.ensure_future(asked_to_end.wait())
-        await asyncio.wait((ended, asked), return_when=asyncio.FIRST_COMPLETED)
-        for task in (ended, asked):
-            task.cancel()
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
-        log.info("draining")
-        await app.stop()
-        log.info("ended")
+        for task in tasks:
+            task.cancel()

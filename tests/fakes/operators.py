@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from credbroker.v1 import (
@@ -40,6 +40,7 @@ TOKEN = "good-token"
 ADMIN = "https://issuer.test#admin"
 
 Item = TypeVar("Item")
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, reason: str, message: str) -> NoReturn:
@@ -71,9 +72,9 @@ class RequireToken(grpc.ServerInterceptor):
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], "Handler | None"],
         details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> "Handler | None":
         sent = dict(details.invocation_metadata).get("authorization")
         if sent == f"Bearer {TOKEN}":
             return continuation(details)

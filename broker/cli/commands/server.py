@@ -1,4 +1,4 @@
-"""`broker serve`, `broker config` and `broker db`."""
+"""`broker serve`, `broker config` and `broker db`: running the server, and getting ready for that."""
 
 from pathlib import Path
 from typing import Annotated

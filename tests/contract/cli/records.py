@@ -12,8 +12,10 @@ AGENT = "spiffe://example.test/agents/reports"
 TASK_ID = "0190a5b2-1111-7000-8000-0000000000aa"
 ISSUANCE_ID = "0190a5b2-2222-7000-8000-0000000000bb"
 
+NO_TASK, NO_ISSUANCE, NO_EVENT = Task(), Issuance(), AuditEvent()
 
-def task(number: int = 0xAA, **fields: object) -> Task:
+
+def task(number: int = 0xAA, changes: Task = NO_TASK) -> Task:
     made = Task(
         id=f"0190a5b2-1111-7000-8000-{number:012x}",
         agent=AGENT,
@@ -29,11 +31,11 @@ def task(number: int = 0xAA, **fields: object) -> Task:
     made.revocation_confirm_time.FromDatetime(NOW + timedelta(seconds=3))
     made.heartbeat_interval.FromTimedelta(timedelta(seconds=30))
     made.last_heartbeat_time.FromDatetime(NOW)
-    made.MergeFrom(Task(**fields))
+    made.MergeFrom(changes)
     return made
 
 
-def issuance(number: int = 0xBB, **fields: object) -> Issuance:
+def issuance(number: int = 0xBB, changes: Issuance = NO_ISSUANCE) -> Issuance:
     made = Issuance(
         id=f"0190a5b2-2222-7000-8000-{number:012x}",
         task_id=TASK_ID,
@@ -55,11 +57,11 @@ def issuance(number: int = 0xBB, **fields: object) -> Issuance:
     made.max_expire_time.FromDatetime(NOW + timedelta(hours=1))
     made.revoke_request_time.FromDatetime(NOW + timedelta(seconds=2))
     made.end_time.FromDatetime(NOW + timedelta(seconds=3))
-    made.MergeFrom(Issuance(**fields))
+    made.MergeFrom(changes)
     return made
 
 
-def event(kind: str, seconds: float = 0, **fields: object) -> AuditEvent:
+def event(kind: str, seconds: float = 0, changes: AuditEvent = NO_EVENT) -> AuditEvent:
     made = AuditEvent(
         id="0190a5b2-3333-7000-8000-000000000001",
         type=kind,
@@ -69,24 +71,25 @@ def event(kind: str, seconds: float = 0, **fields: object) -> AuditEvent:
         task_id=TASK_ID,
     )
     made.time.FromDatetime(NOW + timedelta(seconds=seconds))
-    made.MergeFrom(AuditEvent(**fields))
+    made.MergeFrom(changes)
     return made
 
 
 def life() -> list[AuditEvent]:
-    issued = event("credential.issued", 1, issuance_id=ISSUANCE_ID, scope="reports-db", scope_version=3)
+    of_it = AuditEvent(issuance_id=ISSUANCE_ID, scope="reports-db", scope_version=3)
+    issued = event("credential.issued", 1, of_it)
     issued.attributes.update({"ttl_seconds": 900, "evidence_sha256": "ee" * 32})
+    refused = AuditEvent(
+        outcome=AUDIT_OUTCOME_DENIED,
+        scope="payments-admin",
+        reason="SCOPE_DENIED",
+        detail="spec.who: nobody of these\x1b[2J",
+    )
+    of_it.actor = "broker"
     return [
         event("task.started"),
         issued,
-        event(
-            "request.refused",
-            1.5,
-            outcome=AUDIT_OUTCOME_DENIED,
-            scope="payments-admin",
-            reason="SCOPE_DENIED",
-            detail="spec.who: nobody of these\x1b[2J",
-        ),
+        event("request.refused", 1.5, refused),
         event("task.completed", 2),
-        event("credential.revoked", 3, actor="broker", issuance_id=ISSUANCE_ID, scope="reports-db", scope_version=3),
+        event("credential.revoked", 3, of_it),
     ]

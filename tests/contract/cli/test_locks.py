@@ -1,12 +1,14 @@
 import json
 
+from credbroker.v1.task_pb2 import Task
+
 from tests.contract.cli.conftest import Command
 from tests.contract.cli.records import AGENT, TASK_ID, task
 from tests.fakes.operators import FakeBroker
 
 
 def test_a_lock_says_what_it_ended(broker: Command, fake: FakeBroker) -> None:
-    fake.tasks = [task(1), task(2), task(3, agent="spiffe://example.test/agents/other")]
+    fake.tasks = [task(1), task(2), task(3, Task(agent="spiffe://example.test/agents/other"))]
     shown = broker("lock", "agent", AGENT, "--reason", "leaked key", "--ttl", "2h").stdout
     (lock,) = fake.locks
     assert shown.splitlines() == [

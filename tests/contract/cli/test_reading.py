@@ -1,7 +1,9 @@
 import json
 
 import pytest
-from credbroker.v1.task_pb2 import TASK_STATE_ACTIVE
+from credbroker.v1.audit_event_pb2 import AuditEvent
+from credbroker.v1.issuance_pb2 import Issuance
+from credbroker.v1.task_pb2 import TASK_STATE_ACTIVE, Task
 
 from tests.contract.cli.conftest import Command
 from tests.contract.cli.records import AGENT, ISSUANCE_ID, TASK_ID, event, issuance, life, task
@@ -9,7 +11,7 @@ from tests.fakes.operators import FakeBroker
 
 
 def test_a_table_of_tasks_fits_80_columns(broker: Command, fake: FakeBroker) -> None:
-    fake.tasks = [task(1, state=TASK_STATE_ACTIVE), task(2, purpose="a purpose " * 20)]
+    fake.tasks = [task(1, Task(state=TASK_STATE_ACTIVE)), task(2, Task(purpose="a purpose " * 20))]
     lines = broker("tasks", "list").stdout.splitlines()
     assert lines[0].split() == ["TASK", "STARTED", "(UTC)", "STATE", "AGENT", "PURPOSE"]
     assert lines[1].split()[:4] == ["…00000001", "01-31", "12:00:00", "active"]
@@ -123,8 +125,9 @@ def test_programs_get_the_issuance_with_its_events(broker: Command, fake: FakeBr
 
 def test_what_agents_write_cannot_move_the_cursor(broker: Command, fake: FakeBroker) -> None:
     hostile = "\x1b[2J\x1b]0;title\x07[red]x[/red]\nsecond line \u202e :smile:"
-    fake.tasks = [task(purpose=hostile, labels={"a\x1b": "b\r"})]
-    fake.issuances, fake.events = [issuance(agent=hostile)], [event("task.started", detail=hostile, reason=hostile)]
+    hostile_event = event("task.started", changes=AuditEvent(detail=hostile, reason=hostile))
+    fake.tasks = [task(changes=Task(purpose=hostile, labels={"a\x1b": "b\r"}))]
+    fake.issuances, fake.events = [issuance(changes=Issuance(agent=hostile))], [hostile_event]
     commands = (
         ("tasks", "list", "--wide"),
         ("tasks", "list", "-o", "json"),

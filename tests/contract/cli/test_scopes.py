@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from credbroker.v1.scope_service_pb2 import ExplainAccessResponse, ExplainStep
+from google.protobuf import json_format
 
 from tests.contract.cli.conftest import Command
 from tests.contract.cli.records import AGENT
@@ -197,7 +198,7 @@ def test_a_question_about_access(broker: Command, fake: FakeBroker) -> None:
     (question,) = fake.questions
     assert question.agent.uri == AGENT
     assert dict(question.parameters) == {"role": "reader", "limit": 5}
-    assert list(question.agent.claims["groups"]) == ["data"]
+    assert json_format.MessageToDict(question.agent.claims) == {"groups": ["data"]}
     assert dict(question.task_labels) == {"env": "dev"}
     assert question.ttl.ToSeconds() == 300
     assert question.task_purpose == "why"

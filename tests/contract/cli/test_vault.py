@@ -20,12 +20,17 @@ def admin(broker: Command, openbao: OpenBao) -> Command:
 
 
 def policies(client: hvac.Client, prefix: str) -> list[str]:
-    return [name for name in client.sys.list_acl_policies()["data"]["keys"] if name.startswith(prefix)]
+    found: list[str] = client.adapter.list("/v1/sys/policies/acl")["data"]["keys"]
+    return [name for name in found if name.startswith(prefix)]
+
+
+def policy(client: hvac.Client, name: str) -> str:
+    return str(client.adapter.get(f"/v1/sys/policies/acl/{name}")["data"]["policy"])
 
 
 def test_setup_shows_a_plan_asks_and_writes(admin: Command, vault_admin: hvac.Client) -> None:
     for name in ("anchor", "broker", "provisioner", "reaper"):
-        vault_admin.sys.delete_acl_policy(f"credbroker-{name}")
+        vault_admin.adapter.delete(f"/v1/sys/policies/acl/credbroker-{name}")
     shown = admin("vault", "setup", answer="n\n", expect=1).stdout
     assert "+ create policy credbroker-broker  (Vault)" in shown
     assert '    +path "auth/token/create/credbroker-*" {' in shown
@@ -39,7 +44,7 @@ def test_setup_shows_a_plan_asks_and_writes(admin: Command, vault_admin: hvac.Cl
 @pytest.mark.parametrize("identity", ["broker", "provisioner", "reaper"])
 def test_policies_are_printed_as_they_are_written(identity: str, admin: Command, vault_admin: hvac.Client) -> None:
     admin("vault", "setup", "--yes")
-    written = vault_admin.sys.read_acl_policy(f"credbroker-{identity}")["data"]["policy"]
+    written = policy(vault_admin, f"credbroker-{identity}")
     assert admin("vault", "policy", identity).stdout.rstrip("\n") == written.rstrip("\n")
 
 
@@ -64,10 +69,10 @@ def test_what_was_altered_in_vault_is_put_right(
     file = str(write(tmp_path, "cli-altered"))
     admin("scopes", "apply", "--yes", file)
     (name,) = policies(vault_admin, "credbroker-cli-altered-")
-    vault_admin.sys.create_or_update_acl_policy(name, 'path "*" { capabilities = ["read"] }')
+    vault_admin.adapter.put(f"/v1/sys/policies/acl/{name}", json={"policy": 'path "*" { capabilities = ["read"] }'})
     shown = admin("scopes", "apply", "--yes", file).stdout
     assert f"~ update policy {name}  (Vault)" in shown
-    assert "secret/data/reports/*" in vault_admin.sys.read_acl_policy(name)["data"]["policy"]
+    assert "secret/data/reports/*" in policy(vault_admin, name)
     assert len(fake.scopes["cli-altered"]) == 1
 
 
