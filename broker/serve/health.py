@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 class HealthServicer(health.aio.HealthServicer):
     """The library's servicer, which leaves ``List`` without an asynchronous answer."""
 
-    async def List(self, _request: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:  # noqa: N802
+    async def List(self, _request: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """Say that this call is not implemented; ``Check`` and ``Watch`` are."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "use Check or Watch")
 

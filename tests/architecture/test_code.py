@@ -4,18 +4,20 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.architecture.sources import Source, client, modules, server
 
 MOST_LINES_OF_A_MODULE = 400
+MOST_LINES_OF_A_TEST_MODULE = 600
 MOST_LINES_OF_A_FUNCTION = 60
 
-OURS = (*server(), *client(), *modules("tools"))
+OURS = (*server(), *client(), *modules("tools"), *modules("deploy"))
 
 # Time is injected: these alone may ask the machine for it. The embedded servers
-# and the operators' terminal run beside the broker, not in it.
-READ_THE_CLOCK = ("broker/clock.py", "broker/cli/", "broker/dev/", "clients/", "tools/")
+# and the operators' terminal run beside the broker, not in it; the store counts
+# how long its own threads wait.
+READ_THE_CLOCK = ("broker/clock.py", "broker/cli/", "broker/dev/", "broker/store/store.py", "clients/", "tools/")
 CLOCKS = {
     ("datetime", "now"),
     ("datetime", "utcnow"),
@@ -65,8 +67,13 @@ def is_overload(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> 
 
 
 def test_modules_stay_small() -> None:
-    sizes = {source.name: source.text.count("\n") for source in (*OURS, *modules("tests"))}
-    assert {name: size for name, size in sizes.items() if size > MOST_LINES_OF_A_MODULE} == {}
+    assert over(MOST_LINES_OF_A_MODULE, OURS) == {}
+    assert over(MOST_LINES_OF_A_TEST_MODULE, modules("tests")) == {}
+
+
+def over(most: int, sources: Iterable[Source]) -> dict[str, int]:
+    sizes = {source.name: source.text.count("\n") for source in sources}
+    return {name: size for name, size in sizes.items() if size > most}
 
 
 def test_functions_stay_small() -> None:

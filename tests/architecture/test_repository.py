@@ -36,8 +36,9 @@ def test_files_are_of_a_readable_size() -> None:
 
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_no_file_names(what: str) -> None:
-    found = [f"{name}: {match[0]}" for name, text in texts() for match in FORBIDDEN[what].finditer(text)]
-    assert found == []
+    # Tests make up tokens to see what becomes of them.
+    looked_at = ((name, text) for name, text in texts() if what != "a Vault token" or not name.startswith("tests/"))
+    assert [f"{name}: {match[0]}" for name, text in looked_at for match in FORBIDDEN[what].finditer(text)] == []
 
 
 def test_text_ends_with_one_newline_and_has_no_carriage_returns() -> None:
