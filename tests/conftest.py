@@ -4,4 +4,5 @@ pytest_plugins = [
     "tests.fixtures.openbao",
     "tests.fixtures.postgres",
     "tests.fixtures.store",
+    "tests.fixtures.world",
 ]

@@ -1,0 +1,115 @@
+"""A way to Vault that fails when told to: everything else passes to the real server and back."""
+
+import asyncio
+import ssl
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+from aiohttp import web
+
+from broker.dev.openbao import OpenBao
+from broker.dev.pki import DevAuthority
+
+Fault = Literal["error_after", "drop_after", "hang_after", "refuse_before", "html"]
+
+
+@dataclass
+class Rule:
+    """What goes wrong with requests that match, how many times."""
+
+    fault: Fault
+    path: str
+    times: int
+    seen: asyncio.Event = field(default_factory=asyncio.Event)
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class VaultProxy:
+    """Forwards to OpenBao; ``fail`` makes it misbehave once Vault has acted, or before."""
+
+    def __init__(self, openbao: OpenBao, authority: DevAuthority) -> None:
+        self._openbao = openbao
+        self._authority = authority
+        self._rules: list[Rule] = []
+        self.requests: list[tuple[str, str]] = []
+        self.on_reply: Callable[[str, dict[str, object]], None] = lambda path, body: None
+
+    async def start(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=self._openbao.ca_file)),
+            auto_decompress=False,
+        )
+        app = web.Application(client_max_size=4 * 1024 * 1024)
+        app.router.add_route("*", "/{path:.*}", self._forward)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls())
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.address = f"https://127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        for rule in self._rules:
+            rule.release.set()
+        await self._runner.cleanup()
+        await self._session.close()
+
+    def fail(self, path: str, fault: Fault, times: int = 1) -> Rule:
+        """Let the next requests whose path contains ``path`` go wrong."""
+        rule = Rule(fault, path, times)
+        self._rules.append(rule)
+        return rule
+
+    def heal(self) -> None:
+        self._rules.clear()
+
+    def count(self, path: str) -> int:
+        """How many requests there were whose path contains ``path``."""
+        return sum(path in seen for _, seen in self.requests)
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request.method, request.path))
+        rule = self._rule(request.path)
+        if rule is not None and rule.fault == "refuse_before":
+            return web.json_response({"errors": ["Vault is sealed"]}, status=503)
+        headers = {name: value for name, value in request.headers.items() if name.startswith("X-Vault")}
+        async with self._session.request(
+            request.method, self._openbao.address + request.path_qs, data=await request.read(), headers=headers
+        ) as reply:
+            body = await reply.read()
+            status, kind = reply.status, reply.content_type
+        if kind == "application/json" and body:
+            self.on_reply(request.path, await reply.json())
+        if rule is None:
+            return web.Response(body=body, status=status, content_type=kind)
+        rule.seen.set()
+        if rule.fault == "drop_after":
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        if rule.fault == "hang_after":
+            await rule.release.wait()
+            return web.Response(body=body, status=status, content_type=kind)
+        if rule.fault == "html":
+            return web.Response(text="<h1>Not Found</h1>", status=404, content_type="text/html")
+        return web.json_response({"errors": ["internal error"]}, status=500)
+
+    def _rule(self, path: str) -> Rule | None:
+        for rule in self._rules:
+            if rule.path in path and rule.times > 0:
+                rule.times -= 1
+                return rule
+        return None
+
+    def _tls(self) -> ssl.SSLContext:
+        certificate, key = self._authority.issue(addresses=["127.0.0.1"])
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        with tempfile.TemporaryDirectory() as folder:
+            chain = Path(folder, "chain.pem")
+            chain.write_bytes(certificate + key)
+            context.load_cert_chain(chain)
+        return context
