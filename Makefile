@@ -19,8 +19,10 @@ demo: $(READY) ## Watch an agent get, use and lose credentials, on embedded serv
 	@$(BIN)/broker demo
 
 test: $(READY) ## Run all tests, and require full coverage where decisions are made
-	@$(BIN)/pytest --numprocesses 2 --cov --cov-report=json:.coverage.json --cov-report=
-	@$(BIN)/python tools/coverage_gate.py .coverage.json
+	@rm -f .coverage.json; status=0; \
+	$(BIN)/pytest --numprocesses 2 --cov --cov-report=json:.coverage.json --cov-report= || status=1; \
+	$(BIN)/python tools/coverage_gate.py .coverage.json || status=1; \
+	exit $$status
 
 check: $(READY) ## Check format, lint, types, import contracts, protos, stubs and pins
 	@$(BIN)/python tools/check.py

@@ -23,10 +23,26 @@ def uncovered(report: str, gated: Sequence[str] = GATED) -> Iterator[str]:
         if not names:
             yield f"{prefix}: not measured at all"
         for name in names:
-            for line in files[name]["missing_lines"]:
-                yield f"{name}:{line}: never runs"
+            lines = files[name]["missing_lines"]
+            for first, last in _stretches(lines):
+                yield f"{name}:{first}: never runs" if first == last else f"{name}:{first}-{last}: never run"
             for start, end in files[name]["missing_branches"]:
-                yield f"{name}:{start}: never {f'goes on to line {end}' if end > 0 else 'leaves from here'}"
+                if start not in lines:
+                    yield f"{name}:{start}: never {f'goes on to line {end}' if end > 0 else 'leaves from here'}"
+
+
+def _stretches(lines: Sequence[int]) -> Iterator[tuple[int, int]]:
+    first: int | None = None
+    last: int | None = None
+    for line in lines:
+        if first is None or last is None:
+            first = line
+        elif line != last + 1:
+            yield first, last
+            first = line
+        last = line
+    if first is not None and last is not None:
+        yield first, last
 
 
 def main(arguments: list[str]) -> int:
@@ -34,11 +50,14 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2
-    missing = list(uncovered(Path(arguments[0]).read_text()))
+    try:
+        missing = list(uncovered(Path(arguments[0]).read_text()))
+    except FileNotFoundError:
+        missing = ["the tests left no report"]
     for place in missing:
         print(place)
     if missing:
-        print(f"coverage: {len(missing)} lines and branches without a test in {', '.join(GATED)}")
+        print(f"coverage: {len(missing)} places without a test in {', '.join(GATED)}, where there must be none")
     return 1 if missing else 0
 
 

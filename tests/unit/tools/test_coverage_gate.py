@@ -24,8 +24,9 @@ def test_full_coverage_passes() -> None:
 
 
 def test_each_line_and_branch_that_no_test_takes_is_named() -> None:
-    text = report({"broker/attest/oidc.py": ([7], [(9, 12), (20, -18)]), "broker/issue.py": FULL})
+    text = report({"broker/attest/oidc.py": ([3, 4, 5, 7], [(7, 8), (9, 12), (20, -18)]), "broker/issue.py": FULL})
     assert list(coverage_gate.uncovered(text, GATED)) == [
+        "broker/attest/oidc.py:3-5: never run",
         "broker/attest/oidc.py:7: never runs",
         "broker/attest/oidc.py:9: never goes on to line 12",
         "broker/attest/oidc.py:20: never leaves from here",
