@@ -27,7 +27,10 @@ class FileKeys:
         """See `broker.attest.key_source.KeySource`."""
 
     def reload(self) -> None:
-        """See `broker.attest.key_source.KeySource`. A set without usable keys counts: it says that nobody is trusted."""
+        """See `broker.attest.key_source.KeySource`.
+
+        A set without usable keys is taken over: it says that nobody is trusted.
+        """
         data, keys = self._read()
         if data != self._data:
             self._data, self._keys = data, keys

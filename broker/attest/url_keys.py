@@ -67,16 +67,18 @@ class UrlKeys:
             await asyncio.wait([self._fetching])
 
     async def _current(self) -> KeySet:
-        if self._keys is None:
+        settings = self._settings
+        if self._younger_than(settings.max_stale) is None:
             await self._refresh()
-        elif self._age() >= self._settings.refresh:
-            overdue = self._age() >= self._settings.refresh * _PATIENCE
+        elif self._younger_than(settings.refresh) is None:
             fetching = self._start()
+            overdue = self._younger_than(settings.refresh * _PATIENCE) is None
             if fetching is not None and overdue and not self._failure:
                 await asyncio.shield(fetching)
-        if self._keys is None or self._age() > self._settings.max_stale:
+        keys = self._younger_than(settings.max_stale)
+        if keys is None:
             raise self._unavailable()
-        return self._keys
+        return keys
 
     async def _refresh(self) -> None:
         """Wait for a fetch, unless it is too early for one."""
@@ -111,8 +113,8 @@ class UrlKeys:
             self._keys, self._digest = keys, digest
             self.generation += 1
 
-    def _age(self) -> timedelta:
-        return timedelta(seconds=self._clock.monotonic() - self._loaded_at)
+    def _younger_than(self, age: timedelta) -> KeySet | None:
+        return self._keys if self._clock.monotonic() - self._loaded_at < age.total_seconds() else None
 
     def _unavailable(self) -> KeysUnavailable:
         wait = max(0.0, self._next_attempt - self._clock.monotonic())
