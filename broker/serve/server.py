@@ -93,6 +93,10 @@ class Server:
         log.info("listening", **ports)
         return Ports(bearer=ports.get("bearer"), mutual=ports.get("mutual"))
 
+    async def idle(self) -> None:
+        """Wait until no request runs."""
+        await self._gate.empty()
+
     async def drain(self) -> None:
         """Finish: no new requests, and a bounded time for those that run.
 
@@ -105,7 +109,7 @@ class Server:
         stopping = asyncio.create_task(self._server.stop(seconds))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._gate.empty()
+                await self.idle()
         # What is left needs no patience: watchers of health would never leave.
         await self._server.stop(None)
         await stopping
