@@ -1,6 +1,5 @@
 """Bounds of the values that agents send, checked before anything else looks at them."""
 
-import math
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -24,20 +23,18 @@ def find_excess(parameters: JsonObject) -> FieldViolation | None:
 
     The path names keys, which the agent chose, only where they are plain.
     """
-    values, chars = 0, 0
+    values, chars = 1, 0
     pending: list[tuple[str, int, JsonValue]] = [("parameters", 1, dict(parameters))]
     while pending:
         path, depth, value = pending.pop()
-        values += 1
-        if isinstance(value, str):
-            chars += len(value)
+        values += len(value) if isinstance(value, list | dict) else 0
+        chars += len(value) if isinstance(value, str) else 0
+        if values > MAX_VALUES or chars > MAX_TOTAL_CHARS:
+            whole = f"must have at most {MAX_VALUES} values and {MAX_TOTAL_CHARS} characters in all"
+            return FieldViolation("parameters", whole)
         problem = _problem(value, depth)
         if problem:
             return FieldViolation(path, problem)
-        if values > MAX_VALUES or chars > MAX_TOTAL_CHARS:
-            return FieldViolation(
-                "parameters", f"must have at most {MAX_VALUES} values and {MAX_TOTAL_CHARS} characters in all"
-            )
         if isinstance(value, list | dict):
             pending += [(f"{path}{step(key)}", depth + 1, item) for key, item in _items(value)]
     return None
@@ -69,8 +66,7 @@ def _problem(value: JsonValue, depth: int) -> str:
     if isinstance(value, str):
         return "" if _is_text(value, MAX_CHARS) else f"must be text of at most {MAX_CHARS} characters, without NUL"
     if isinstance(value, int | float):
-        within = math.isfinite(value) and abs(value) <= MAX_NUMBER
-        return "" if within else f"must be a number between -{MAX_NUMBER} and {MAX_NUMBER}"
+        return "" if -MAX_NUMBER <= value <= MAX_NUMBER else f"must be a number between -{MAX_NUMBER} and {MAX_NUMBER}"
     if depth > MAX_DEPTH and isinstance(value, list | dict):
         return f"must not be nested more than {MAX_DEPTH} levels deep"
     if isinstance(value, dict) and not all(_is_text(key, MAX_KEY_CHARS) for key in value):

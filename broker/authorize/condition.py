@@ -1,6 +1,5 @@
 """Conditions: the CEL expressions of ``spec.when``, compiled once."""
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,12 +14,11 @@ from broker.errors import ScopeDenied
 _FUNCTIONS: Final = frozenset(
     {
         *("size", "contains", "startsWith", "endsWith", "matches"),
-        *("type", "string", "bytes", "int", "uint", "double", "timestamp", "duration"),
+        *("string", "bytes", "int", "uint", "double", "timestamp", "duration"),
         *("getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"),
         *("getHours", "getMinutes", "getSeconds", "getMilliseconds"),
     }
 )
-_PARSE_ERROR = re.compile(r"ERROR: <input>:([0-9]+):([0-9]+): ([^\n]{1,200})")
 _MAX_SHOWN: Final = 200
 
 
@@ -67,9 +65,9 @@ def _compile(source: str) -> cel.Program:
     try:
         return cel.compile(source)
     except ValueError as error:
-        found = _PARSE_ERROR.search(str(error))
-        where = f"line {found[1]}, column {found[2]}: {found[3]}" if found else "it cannot be read"
-        raise ValueError(f"must be a CEL expression: {where}") from None
+        # "… ERROR: <input>:LINE:COLUMN: what is wrong expecting {every token there is}", then a drawing of the place.
+        problem = str(error).partition("<input>:")[2].partition("\n")[0].partition(" expecting ")[0]
+        raise ValueError(f"must be a CEL expression; at {problem[:_MAX_SHOWN]}") from None
 
 
 def _check_names(program: cel.Program, names: Names) -> frozenset[str]:

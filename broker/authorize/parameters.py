@@ -3,10 +3,9 @@
 import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from jsonschema import Draft202012Validator, ValidationError, validators
-from jsonschema.protocols import Validator
 
 from broker.authorize.bounds import find_excess, step
 from broker.authorize.regex import compile_regex
@@ -35,24 +34,31 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "uniqueItems": "must not have an item twice",
     "required": "is required",
     "additionalProperties": "is not a known parameter",
+    "properties": "must not be given",
 }
 _MAX_SHOWN: Final = 200
 
 
-def _pattern(validator: Validator, pattern: str, instance: object, schema: object) -> Iterator[ValidationError]:
+class _Validating(Protocol):
+    """What a keyword is given by the library, as far as it is used here."""
+
+    def descend(self, instance: object, schema: object, path: str, schema_path: str) -> Iterator[ValidationError]: ...
+
+
+def _pattern(validator: _Validating, pattern: str, instance: object, schema: object) -> Iterator[ValidationError]:
     """Match on the linear-time engine; the library's own would backtrack."""
     if isinstance(instance, str) and not compile_regex(pattern).match(instance):
         yield ValidationError("")
 
 
-def _required(validator: Validator, names: list[str], instance: object, schema: object) -> Iterator[ValidationError]:
+def _required(validator: _Validating, names: list[str], instance: object, schema: object) -> Iterator[ValidationError]:
     """Point at each missing name instead of at what misses it."""
     if isinstance(instance, dict):
         yield from (ValidationError("", path=(name,)) for name in names if name not in instance)
 
 
 def _additional(
-    validator: Validator, further: JsonValue, instance: object, schema: dict[str, JsonValue]
+    validator: _Validating, further: JsonValue, instance: object, schema: dict[str, JsonValue]
 ) -> Iterator[ValidationError]:
     """Point at each unknown name instead of at what has it."""
     if further is not False:
@@ -63,8 +69,21 @@ def _additional(
         yield from (ValidationError("", path=(name,)) for name in instance if name not in names)
 
 
+def _properties(
+    validator: _Validating, properties: dict[str, JsonValue], instance: object, schema: object
+) -> Iterator[ValidationError]:
+    """Point at the name that must not be given; the library points at what has it."""
+    for name, subschema in properties.items():
+        if isinstance(instance, dict) and name in instance:
+            if subschema is False:
+                yield ValidationError("", path=(name,))
+            else:
+                yield from validator.descend(instance[name], subschema, path=name, schema_path=name)
+
+
 _Validator = validators.extend(  # type: ignore[no-untyped-call]  # the stubs leave it out
-    Draft202012Validator, {"pattern": _pattern, "required": _required, "additionalProperties": _additional}
+    Draft202012Validator,
+    {"pattern": _pattern, "properties": _properties, "required": _required, "additionalProperties": _additional},
 )
 
 
@@ -97,9 +116,8 @@ class ParameterRules:
 
 def _violation(error: ValidationError) -> FieldViolation:
     path = "parameters" + "".join(map(step, error.absolute_path))
-    if not isinstance(error.validator, str):  # the schema `false`
-        return FieldViolation(path, "must not be given")
-    expected = _EXPECTED.get(error.validator, f"must satisfy the schema's '{error.validator}'")
+    keyword = str(error.validator)
+    expected = _EXPECTED.get(keyword, f"must satisfy the schema's '{keyword}'")
     return FieldViolation(path, expected.format(_shown(error.validator_value)))
 
 
