@@ -1,6 +1,7 @@
 """A running server on loopback, over real TLS, in front of workflows in memory."""
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path

@@ -145,7 +145,7 @@ async def test_clients_deadline_cancels_the_workflow(running: Harness, agent: gr
 
 async def test_more_requests_than_allowed_are_turned_away_cheaply(harness: Harness) -> None:
     harness.limits = harness.limits.model_copy(update={"max_concurrent_requests": 3})
-    await harness.send()
+    await harness.start()
     harness.tasks.pause()
     async with harness.channel() as channel, harness.channel(token=None) as stranger:
         held = [send(channel) for _ in range(3)]
@@ -174,14 +174,8 @@ async def test_one_log_line_tells_how_a_request_went(running: Harness, agent: gr
         await refused(send(agent))
     same = {"event": "request", "method": START, "agent": AGENT}
     assert [{key: line[key] for key in ("event", "method", "code", "reason", "agent")} for line in logged] == [
-        {"event": "request", "method": START, "code": "OK", "reason": "", "agent": AGENT},
-        {
-            "event": "request",
-            "method": START,
-            "code": "RESOURCE_EXHAUSTED",
-            "reason": "LIMIT_REACHED",
-            "agent": AGENT,
-        },
+        {**same, "code": "OK", "reason": ""},
+        {**same, "code": "RESOURCE_EXHAUSTED", "reason": "LIMIT_REACHED"},
     ]
     assert "agent-token" not in repr(logged)
 
