@@ -73,12 +73,13 @@ def _leaf_policy() -> ExtensionPolicy:
 def _authority_policy() -> ExtensionPolicy:
     """Return the rules for signing certificates.
 
-    Name constraints over URIs are not supported by the verifier: a chain with
-    such a certificate is refused.
+    The verifier itself checks that they assert ``cA`` and keep to path lengths
+    and name constraints. It does not support name constraints over URIs: a
+    chain with such a certificate is refused.
     """
     return (
         ExtensionPolicy.permit_all()
-        .require_present(x509.BasicConstraints, Criticality.CRITICAL, _check_authority_constraints)
+        .require_present(x509.BasicConstraints, Criticality.CRITICAL, None)
         .require_present(x509.KeyUsage, Criticality.AGNOSTIC, _check_authority_usage)
         .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _check_authority_purpose)
     )
@@ -103,11 +104,6 @@ def _check_authority_purpose(_: Policy, __: x509.Certificate, purposes: x509.Ext
     allowed = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
     if purposes is not None and allowed.isdisjoint(purposes):
         raise ValueError("a signing certificate is not for clients' certificates")
-
-
-def _check_authority_constraints(_: Policy, __: x509.Certificate, constraints: x509.BasicConstraints) -> None:
-    if not constraints.ca:
-        raise ValueError("a signing certificate is no authority")
 
 
 def _check_authority_usage(_: Policy, __: x509.Certificate, usage: x509.KeyUsage) -> None:

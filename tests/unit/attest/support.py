@@ -1,6 +1,7 @@
 """Building the stage the way the configuration does, and driving it."""
 
 from collections.abc import Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -64,15 +65,15 @@ class Stage:
         self.attestation = Attestation(list(self.entries.values()), clock)
         self.attestors = {kind: ATTESTORS[kind].build(entry, clock) for kind, entry in self.entries.items()}
 
-    def attest(self, evidence: Evidence | str | None, now: Any = NOW) -> Identity:
-        return finish(self.attestation.attest(bearer(evidence) if isinstance(evidence, str) else evidence, now))
+    def attest(self, evidence: Evidence | str | None, now: datetime = NOW) -> Identity:
+        return finish(self.attestation.attest(None if evidence is None else _evidence(evidence), now))
 
     def refuse(
         self,
         evidence: Evidence | str,
         match: str = ".",
         error: type[BrokerError] = EvidenceInvalid,
-        now: Any = NOW,
+        now: datetime = NOW,
     ) -> None:
         """Expect exactly this error, with a detail that holds no part of a token."""
         with pytest.raises(BrokerError, match=match) as caught:
@@ -80,3 +81,12 @@ class Stage:
         assert type(caught.value) is error
         if isinstance(evidence, str):
             assert not any(len(part) > 8 and part in caught.value.detail for part in evidence.split("."))
+
+    def refuse_by(self, kind: str, evidence: Evidence | str, match: str) -> None:
+        """Expect one attestor to refuse, also when it is asked directly."""
+        with pytest.raises(EvidenceInvalid, match=match):
+            finish(self.attestors[kind].attest(_evidence(evidence), NOW))
+
+
+def _evidence(evidence: Evidence | str) -> Evidence:
+    return bearer(evidence) if isinstance(evidence, str) else evidence
