@@ -13,9 +13,8 @@ _CUT = "…"
 
 def clean(text: str) -> str:
     r"""Return text with NUL and lone surrogates written as ``\u0000``, cut where it is too long."""
-    if len(text) > MAX_CHARACTERS:
-        text = text[: MAX_CHARACTERS - len(_CUT)] + _CUT
-    return UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    cleaned = _escape(text[: MAX_CHARACTERS + 1])
+    return cleaned if len(cleaned) <= MAX_CHARACTERS else cleaned[: MAX_CHARACTERS - len(_CUT)] + _CUT
 
 
 def clean_key(text: str) -> str:
@@ -29,7 +28,7 @@ def clean_key(text: str) -> str:
 def clean_json(value: JsonValue) -> JsonValue:
     """Return a JSON value without what JSON or a database cannot hold."""
     if isinstance(value, str):
-        return UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+        return _escape(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -37,3 +36,7 @@ def clean_json(value: JsonValue) -> JsonValue:
     if isinstance(value, list):
         return [clean_json(item) for item in value]
     return value
+
+
+def _escape(text: str) -> str:
+    return UNSTORABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, text, update
+from sqlalchemy import Connection, Select, bindparam, func, or_, select, text, update
 
 from broker.model import LIVE_ISSUANCES, Issuance, IssuanceState, Page, Revocability
 from broker.store import filters, schema
@@ -226,11 +227,14 @@ def count_live(
     conn: Connection, *, task_id: str | None = None, agent: str | None = None, scope: str | None = None
 ) -> int:
     """Count what is alive and has all that is given."""
-    where: list[ColumnElement[bool]] = [_live]
-    for column, value in ((_table.c.task_id, task_id), (_table.c.agent, agent), (_table.c.scope, scope)):
-        if value is not None:
-            where.append(column == value)
-    return int(conn.execute(select(func.count()).where(*where)).scalar_one())
+    given = {"task_id": task_id, "agent": agent, "scope": scope}
+    names = tuple(name for name, value in given.items() if value is not None)
+    return int(conn.execute(_counting_live(names), {f"{name}_": given[name] for name in names}).scalar_one())
+
+
+@cache
+def _counting_live(names: tuple[str, ...]) -> Select[int]:
+    return select(func.count()).where(_live, *(_table.c[name] == bindparam(f"{name}_") for name in names))
 
 
 def count_since(conn: Connection, *, agent: str, scope: str, since: datetime) -> int:

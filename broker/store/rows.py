@@ -58,11 +58,12 @@ class InsertUnlessKnown:
     """
 
     def __init__(self, table: Table, *key: str) -> None:
+        returned = table.c[key[0]]
         self._statements = {
-            "sqlite": sqlite.insert(table).on_conflict_do_nothing(index_elements=key),
-            "postgresql": postgresql.insert(table).on_conflict_do_nothing(index_elements=key),
+            "sqlite": sqlite.insert(table).on_conflict_do_nothing(index_elements=key).returning(returned),
+            "postgresql": postgresql.insert(table).on_conflict_do_nothing(index_elements=key).returning(returned),
         }
 
     def __call__(self, conn: Connection, values: Mapping[str, object]) -> bool:
         """Insert the row; False when its key is known."""
-        return conn.execute(self._statements[conn.dialect.name], values).rowcount == 1
+        return conn.execute(self._statements[conn.dialect.name], values).first() is not None
