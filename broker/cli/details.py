@@ -1,5 +1,6 @@
 """One record in full, for people: its facts, and what happened to it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -16,6 +17,7 @@ from rich.text import Text
 from broker.cli.output import say
 from broker.cli.times import clock_time, full_time, span
 from broker.cli.views import STYLES, issuance_state, outcome, revocability, revocation, task_state, when
+from broker.model import JsonValue
 from broker.terminal import printable, printable_lines
 
 Facts = Sequence[tuple[str, str]]
@@ -23,7 +25,8 @@ Facts = Sequence[tuple[str, str]]
 _MARKS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"success": ("✓", "green"), "denied": ("✗", "red"), "failure": ("!", "red")}
 )
-_QUIET_ATTRIBUTES = frozenset({"evidence", "evidence_sha256"})
+# Said above the timeline already, or of use to programs alone.
+_QUIET_ATTRIBUTES = frozenset({"evidence", "evidence_sha256", "fingerprint", "kind", "parameters"})
 
 
 def facts(title: str, pairs: Facts) -> Text:
@@ -156,15 +159,16 @@ def show_explanation(reply: ExplainAccessResponse, scope: str) -> None:
 
 
 def one_line(values: Struct, leave_out: frozenset[str] = frozenset()) -> str:
-    """Return the fields of a struct as ``name=value``, ordered by name."""
+    """Return the fields of a struct that say something, as ``name=value``, ordered by name."""
     found = json_format.MessageToDict(values)
-    return printable(" ".join(f"{name}={_plain(found[name])}" for name in sorted(found) if name not in leave_out))
+    said = (name for name in sorted(found) if name not in leave_out and found[name] not in (None, "", [], {}))
+    return printable(" ".join(f"{name}={_plain(found[name])}" for name in said))
 
 
-def _plain(value: object) -> str:
+def _plain(value: JsonValue) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _moment(record: Task | Issuance | Scope, field: str) -> str:

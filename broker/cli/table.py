@@ -25,6 +25,7 @@ class Column(Generic[Row]):
         cell: The value; escaped when it is shown.
         full: What ``--wide`` shows instead.
         flexible: Whether it may be cut to make room.
+        keep_end: Whether the end is what matters when it is cut.
         only_wide: Whether only ``--wide`` shows it.
         style: A rich style for the value.
     """
@@ -33,6 +34,7 @@ class Column(Generic[Row]):
     cell: Callable[[Row], str]
     full: Callable[[Row], str] | None = None
     flexible: bool = False
+    keep_end: bool = False
     only_wide: bool = False
     style: Callable[[Row], str] | None = None
 
@@ -54,8 +56,9 @@ def render(rows: Sequence[Row], columns: Sequence[Column[Row]], *, wide: bool, w
     widths = natural if wide else _fit(natural, [column.flexible for column in shown], width)
     lines = [_line([(column.title, "bold") for column in shown], widths)]
     for row, line in zip(rows, cells, strict=True):
+        cut = [_cut(value, width, column) for value, width, column in zip(line, widths, shown, strict=True)]
         styles = [column.style(row) if column.style else "" for column in shown]
-        lines.append(_line(list(zip(line, styles, strict=True)), widths))
+        lines.append(_line(list(zip(cut, styles, strict=True)), widths))
     return lines
 
 
@@ -77,12 +80,18 @@ def _fit(natural: Sequence[int], flexible: Sequence[bool], width: int) -> list[i
     return widths
 
 
+def _cut(value: str, width: int, column: Column[Row]) -> str:
+    if cell_len(value) <= width:
+        return value
+    if column.keep_end:
+        return "…" + set_cell_size(value[::-1], width - 1)[::-1]
+    return set_cell_size(value, width - 1) + "…"
+
+
 def _line(cells: Sequence[tuple[str, str]], widths: Sequence[int]) -> Text:
     line = Text()
-    last = len(cells) - 1
     for index, ((value, style), width) in enumerate(zip(cells, widths, strict=True)):
-        cut = value if cell_len(value) <= width else set_cell_size(value, width - 1) + "…"
-        line.append(cut, style)
-        if index < last:
-            line.append(" " * (width - cell_len(cut) + GAP))
+        line.append(value, style)
+        if index < len(cells) - 1:
+            line.append(" " * (width - cell_len(value) + GAP))
     return line

@@ -113,7 +113,7 @@ def _time(title: str, moment: Callable[[Row], Timestamp], *, only_wide: bool = F
 
 
 def _agent(title: str, uri: Callable[[Row], str]) -> Column[Row]:
-    return Column(title, lambda row: short_agent(uri(row)), full=uri, flexible=True)
+    return Column(title, lambda row: short_agent(uri(row)), full=uri, flexible=True, keep_end=True)
 
 
 def _state(title: str, state: Callable[[Row], str]) -> Column[Row]:

