@@ -52,3 +52,8 @@ def test_gaps_decide_the_exit_status(tmp_path: Path, capsys: pytest.CaptureFixtu
     file.write_text(report({**gated, "broker/issue.py": ([3], [])}))
     assert coverage_gate.main([str(file)]) == 1
     assert "broker/issue.py:3: never runs" in capsys.readouterr().out
+
+
+def test_without_a_report_nothing_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert coverage_gate.main([str(tmp_path / "none.json")]) == 1
+    assert "left no report" in capsys.readouterr().out
