@@ -126,12 +126,12 @@ class FakeBroker:
         self._lock = threading.RLock()
         self._arrival = threading.Condition(self._lock)
         self._used: set[str] = set()
-        self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self._faults: defaultdict[str, deque[Fault | None]] = defaultdict(deque)
         self._started: dict[str, str] = {}
         self._granted: dict[str, str] = {}
 
-    def script(self, method: str, *faults: Fault) -> None:
-        """Say what happens to the next calls of a method, one by one."""
+    def script(self, method: str, *faults: Fault | None) -> None:
+        """Say what happens to the next calls of a method, one by one; None for nothing special."""
         self._faults[method].extend(faults)
 
     def count(self, method: str) -> int:

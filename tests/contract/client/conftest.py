@@ -96,7 +96,7 @@ class Blocking:
         return repr(self._inner)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Blocking) and self._inner is other._inner
+        return isinstance(other, Blocking) and self._inner == other._inner
 
     __hash__ = None
 

@@ -133,12 +133,15 @@ class TaskCore:
 
     async def _issue(self, ask: Ask, patience: float | None) -> Issued:
         attempts = self.broker.attempts(patience)
-        for _ in range(MAX_LOST_REPLIES - 1):
+        rounds = 0
+        while True:
             try:
                 return await self._try(ask, attempts)
             except RequestIdReused as lost:
                 await self._take_back(lost)
-        return await self._try(ask, attempts)
+                rounds += 1
+                if rounds == MAX_LOST_REPLIES:
+                    raise
 
     async def _try(self, ask: Ask, attempts: Attempts) -> Issued:
         """Ask under one request id."""

@@ -106,6 +106,12 @@ class CredentialView:
         """How it can be taken back before its time."""
         return self._issued.revocability
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CredentialView) and self.issuance_id == other.issuance_id
+
+    def __hash__(self) -> int:
+        return hash(self.issuance_id)
+
     def _vault(self, name: str) -> str:
         return str(self._issued.secret.reveal(name)) if self.kind == "vault_token" else ""
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -42,20 +41,39 @@ def to_struct(values: Mapping[str, object]) -> Struct:
 
 
 def from_struct(struct: Struct) -> dict[str, JsonValue]:
-    """Return a message's values; whole numbers as int."""
-    values: dict[str, JsonValue] = json_format.MessageToDict(struct)
-    return values
+    """Return a message's values, ordered by name; whole numbers as int."""
+    return {name: _plain(struct.fields[name]) for name in sorted(struct.fields)}
 
 
 def made_at(identifier: str) -> datetime | None:
-    """Return when a UUIDv7 was made (RFC 9562, section 5.7); None for anything else."""
+    """Return when a UUIDv7 was made, rounded up to milliseconds; None for anything else.
+
+    RFC 9562, section 5.7: the first 48 bits are whole milliseconds. Rounding
+    them up makes no lifetime that is counted from here too long.
+    """
     try:
         value = uuid.UUID(identifier)
     except ValueError:
         return None
     if value.version != 7:
         return None
-    return datetime.fromtimestamp((value.int >> 80) / 1000, UTC)
+    return datetime.fromtimestamp(((value.int >> 80) + 1) / 1000, UTC)
+
+
+def _plain(value: Value) -> JsonValue:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return from_struct(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+    return None
 
 
 def _name(name: object, where: str) -> str:
