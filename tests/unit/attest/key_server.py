@@ -19,6 +19,7 @@ class KeyServer:
         self.gate = asyncio.Event()
         self.gate.set()
         self.endless = False
+        self.stalling = False
         self.sent = 0
         self.port = 0
         self.scheme = "http"
@@ -44,6 +45,8 @@ class KeyServer:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
+        if self.stalling:
+            return await self._stall(request)
         await self.gate.wait()
         if not self.endless:
             return web.Response(body=self.body, status=self.status, headers=self.headers)
@@ -52,3 +55,11 @@ class KeyServer:
         while True:
             await response.write(b" " * 65536)
             self.sent += 65536
+
+    async def _stall(self, request: web.Request) -> web.StreamResponse:
+        """Send the beginning of an answer, and the rest after `gate` opens."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(self.body[:1])
+        await self.gate.wait()
+        return response

@@ -62,8 +62,10 @@ async def test_compressed_body(key_server: KeyServer, coding: str) -> None:
     await _refused(key_server.url(), "content coding")
 
 
-async def test_slow_answer(key_server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stalling", [False, True])
+async def test_slow_answer(key_server: KeyServer, monkeypatch: pytest.MonkeyPatch, stalling: bool) -> None:
     monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 0.05)
+    key_server.stalling = stalling
     key_server.gate.clear()
     await _refused(key_server.url(), "no full answer within")
 
