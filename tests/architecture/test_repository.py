@@ -19,6 +19,7 @@ FORBIDDEN = {
     "a Vault token": re.compile(r"\b(?:hv" r"[sb]|[sb])\.[A-Za-z0-9_-]{24,}"),
 }
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+PATH = re.compile(r"`(?P<path>(?:broker|clients|deploy|docs|protos|tests|tools)/[\w./-]+)`")
 HEADING = re.compile(r"^#{1,6} (?P<text>.+?) *#*$", re.MULTILINE)
 
 
@@ -49,6 +50,17 @@ def test_text_ends_with_one_newline_and_has_no_carriage_returns() -> None:
 def test_links_between_documents_lead_somewhere() -> None:
     documents = {name: text for name, text in texts() if name.endswith(".md")}
     assert [f"{name}: {target}" for name, text in documents.items() for target in dead_links(ROOT / name, text)] == []
+
+
+def test_documents_name_files_that_exist() -> None:
+    missing = [
+        f"{name}: {match['path']}"
+        for name, text in texts()
+        if name.endswith(".md")
+        for match in PATH.finditer(text)
+        if not (ROOT / match["path"]).exists()
+    ]
+    assert missing == []
 
 
 def dead_links(file: Path, text: str) -> Iterator[str]:

@@ -7,15 +7,14 @@ import pytest
 
 from tests.architecture.sources import Source, client, server
 
-# The modules that hand a secret on to where it belongs. A new one is a decision
-# for a reviewer, hence each has its reason.
+# The modules, and folders, that hand a secret on to where it belongs. A new one is
+# a decision for a reviewer, hence each has its reason.
 REVEALS = {
     "broker/app.py": "the database's URL, on its way from the settings to the store",
     "broker/attest/reading.py": "a caller's token, to be parsed and verified",
     "broker/cli/remote.py": "the operator's own token, into the call's metadata",
     "broker/cli/settings.py": "the database's URL, on its way to migrations; its kind, for `config check`",
-    "broker/dev/openbao.py": "the embedded server's unseal key",
-    "broker/dev/postgres.py": "the embedded server's password",
+    "broker/dev/": "the embedded stack's own secrets, made for it and of no use elsewhere",
     "broker/issue.py": "what was minted, into its fingerprint",
     "broker/mint/credentials.py": "AppRole's secret id, into the login",
     "broker/mint/sync_client.py": "an admin's token, into hvac",
@@ -48,9 +47,13 @@ def told(source: Source) -> Iterator[str]:
 
 
 def test_secrets_are_revealed_in_listed_modules_alone() -> None:
-    found = {source.name for source in (*server(), *client()) if any(revealing(source.tree))}
+    found = {listed(source.name) for source in (*server(), *client()) if any(revealing(source.tree))}
     assert found - REVEALS.keys() == set(), "reveals a secret and is not listed"
     assert REVEALS.keys() - found == set(), "is listed and reveals nothing"
+
+
+def listed(name: str) -> str:
+    return next((entry for entry in REVEALS if entry.endswith("/") and name.startswith(entry)), name)
 
 
 def test_no_secret_is_revealed_into_messages() -> None:
