@@ -241,14 +241,19 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _override(raw: dict[str, object], environ: Mapping[str, str]) -> dict[str, str]:
-    """Put the environment's values in place; return which variable gave which path."""
+    """Put the environment's values in place; return which variable gave which path.
+
+    A section that is not in the file was given by the first variable below it.
+    """
     variables: dict[str, str] = {}
     for name in sorted(environ):
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
             continue
         path = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
         section: dict[str, object] = raw
-        for part in path[:-1]:
+        for depth, part in enumerate(path[:-1], 1):
+            if part not in section:
+                variables[".".join(path[:depth])] = name
             nested = section.setdefault(part, {})
             if not isinstance(nested, dict):
                 raise ConfigError(f"environment variable {name}: {part} is not a section")
@@ -288,8 +293,8 @@ def _with_attestors(
 def _invalid(file: Path, variables: Mapping[str, str], violations: tuple[FieldViolation, ...]) -> ConfigError:
     lines = []
     for item in violations:
-        variable = next((name for path, name in variables.items() if f"{item.field}.".startswith(f"{path}.")), None)
-        where = str(file) if variable is None else f"environment variable {variable}"
+        given = [path for path in variables if f"{item.field}.".startswith(f"{path}.")]
+        where = f"environment variable {variables[max(given, key=len)]}" if given else str(file)
         lines.append(f"{where}: {item.field}: {item.description}")
     return ConfigError("\n".join(lines), violations=violations)
 

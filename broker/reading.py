@@ -134,14 +134,15 @@ def _keys(location: tuple[str | int, ...], source: object) -> Iterator[str | int
         if key == "[key]" or (isinstance(value, dict) and key not in value and not is_last):
             continue
         yield key
-        if isinstance(value, dict):
-            value = value.get(key)
-        elif isinstance(value, list) and isinstance(key, int):
-            value = value[key]
+        inner = dict(enumerate(value)) if isinstance(value, list) else value
+        value = inner.get(key) if isinstance(inner, dict) else None
 
 
 def _expected(kind: str, item: Mapping[str, object]) -> str:
     context = item.get("ctx")
+    facts = context if isinstance(context, dict) else {}
+    if facts.get("min_length") == 1:
+        return "must not be empty"
     if kind in _EXPECTED:
-        return _EXPECTED[kind].format_map(context if isinstance(context, dict) else {})
+        return _EXPECTED[kind].format_map(facts)
     return str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
