@@ -395,9 +395,13 @@ def new_id(now: datetime) -> str:
 
 
 @contextlib.contextmanager
-def running(broker: FakeBroker, authority: DevAuthority) -> Iterator[FakeBroker]:
-    """Serve a fake broker on loopback: one listener for bearer tokens, one for mutual TLS."""
-    certificate, key = authority.issue(names=["localhost"], addresses=["127.0.0.1"])
+def running(broker: FakeBroker, authority: DevAuthority, host: str = "127.0.0.1") -> Iterator[FakeBroker]:
+    """Serve a fake broker on loopback: one listener for bearer tokens, one for mutual TLS.
+
+    Args:
+        host: The address that its certificate names.
+    """
+    certificate, key = authority.issue(addresses=[host])
     server = grpc.server(ThreadPoolExecutor(max_workers=32))
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(_TaskService(broker), server)
     credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(_CredentialService(broker), server)

@@ -301,7 +301,7 @@ class TimedOut(Unavailable):
 class Untrusted(Unavailable):
     """The TLS handshake with the broker failed."""
 
-    hint = "check ca_file= (CREDBROKER_CA_FILE), and that the certificate names the host you connect to"
+    hint = "check the address, ca_file= (CREDBROKER_CA_FILE), and that the certificate names the host"
 
 
 class BrokerFailed(Error):

@@ -30,6 +30,8 @@ DETAILS_KEY = "grpc-status-details-bin"
 MAX_TEXT = 1000
 MAX_DELAY_SECONDS = 3600
 
+_UNTRUSTED = ("SSL_ERROR_SSL", "Hostname Verification Check failed")
+
 _BY_CODE: dict[grpc.StatusCode, type[Error]] = {
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
@@ -79,8 +81,9 @@ def printable(text: str) -> str:
 
 def _by_code(code: grpc.StatusCode, message: str) -> type[Error]:
     # Connecting anew changes nothing about a certificate that is not trusted,
-    # and whoever mistyped a file name should not wait for all retries.
-    if code is grpc.StatusCode.UNAVAILABLE and "handshake failed" in message and "SSL_ERROR_SSL" in message:
+    # and whoever mistyped a file name should not wait for all retries. Should
+    # gRPC come to word it otherwise, the wait is all that is lost.
+    if code is grpc.StatusCode.UNAVAILABLE and any(mark in message for mark in _UNTRUSTED):
         return Untrusted
     return _BY_CODE.get(code, BrokerFailed)
 
