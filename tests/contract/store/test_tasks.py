@@ -12,6 +12,7 @@ from broker.store import Store, anchors, issuances, revocations, tasks
 from tests.fixtures.records import AGENT, HOUR, NOW, a_revocation, a_task, an_anchor, an_issuance
 
 SECOND = timedelta(seconds=1)
+AN_ID = "019a0000-0000-7abc-8000-00000000000a"
 
 
 async def stored(store: Store, task: Task) -> Task:
@@ -45,7 +46,7 @@ async def test_an_unknown_task_is_none(store: Store) -> None:
     assert await store.write(lambda conn: tasks.confirm_revoked(conn, unknown, NOW)) is False
 
 
-@pytest.mark.parametrize("text", ["", "x", "0" * 32, "{" + new_id() + "}", new_id().upper(), new_id() + "\n"])
+@pytest.mark.parametrize("text", ["", "x", "0" * 32, f"{{{AN_ID}}}", AN_ID.upper(), AN_ID + "\n", AN_ID + "0"])
 async def test_what_is_no_identifier_is_refused_alike(store: Store, text: str) -> None:
     with pytest.raises(InvalidArgument):
         await store.read(lambda conn: tasks.get(conn, text))
