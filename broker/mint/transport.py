@@ -61,7 +61,8 @@ class Transport:
         """Send one request and return Vault's answer, whatever its status.
 
         Args:
-            method: HTTP method.
+            method: HTTP method, or ``LIST``, which Vault takes as a ``GET`` too:
+                intermediaries that know no other methods let that pass.
             path: Segments below ``/v1``; each is checked.
             token: Vault token to send, if any.
             body: JSON object to send, if any.
@@ -73,10 +74,11 @@ class Transport:
             ValueError: when a path segment is not allowed.
         """
         url = self._url(path)
+        verb, url = ("GET", f"{url}?list=true") if method == "LIST" else (method, url)
         headers = self._headers if token is None else {**self._headers, "X-Vault-Token": token.reveal()}
         data = None if body is None else json.dumps(body).encode()
         try:
-            async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as reply:
+            async with self._session.request(verb, url, data=data, headers=headers, allow_redirects=False) as reply:
                 raw = await _read(reply, limit)
         except (aiohttp.ClientError, OSError) as error:
             raise VaultUnavailable(f"{describe(method, path)}: {_reason(error)}") from None
