@@ -7,6 +7,7 @@ and revoked. The secret stays in this process's memory.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,7 +16,7 @@ from sqlalchemy import Connection
 
 from broker import revoke
 from broker.clock import Clock
-from broker.errors import BrokerError, MintFailed, StoreUnavailable, TaskEnded
+from broker.errors import BrokerError, MintFailed, TaskEnded
 from broker.ids import new_id
 from broker.mint.anchor import create_anchor
 from broker.mint.retract import retract
@@ -117,7 +118,7 @@ class Anchors:
             raise
         try:
             usable = await self._store.write(lambda conn: _adopt(conn, anchor, self._clock.now()))
-        except StoreUnavailable:
+        except Exception:
             await self._retract(anchor)
             raise
         if not usable:
@@ -126,10 +127,9 @@ class Anchors:
         return anchor
 
     async def _retract(self, anchor: Anchor) -> None:
-        try:
+        # Where this fails too, the sweeper and the anchor's own time to live remain.
+        with contextlib.suppress(BrokerError):
             await retract(self._vault, anchor.accessor, None)
-        except BrokerError:
-            return  # the sweeper and the anchor's own time to live remain
 
 
 def _record(anchor_id: str, task_id: str, role: str, replica: str, expires_at: datetime, now: datetime) -> AnchorRecord:

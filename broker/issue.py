@@ -15,7 +15,7 @@ revoked, or recorded as undelivered where it cannot be revoked by itself.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -227,11 +227,10 @@ class Issuer:
             return await self._mint_held(call, decided, anchor, order, intent, holder)
         minted = await self._unless_perhaps_made(kind.mint(self._vault, anchor, None, order), anchor, intent)
         issuance = self._minted_as(intent, minted)
-        try:
-            refusal = await self._store.write(lambda conn: record.deliver(conn, call, decided, issuance))
-        except StoreUnavailable:
-            await self._unrecorded(anchor, issuance)
-            raise
+        refusal = await self._record(
+            lambda conn: record.deliver(conn, call, decided, issuance),
+            otherwise=lambda: self._unrecorded(anchor, issuance),
+        )
         return self._respond(decided, issuance, minted, refusal)
 
     async def _mint_held(
@@ -239,11 +238,9 @@ class Issuer:
     ) -> Issued:
         """Mint what hangs from a holder: its accessor is durable before the lease exists."""
         held = replace(intent, accessor=holder.accessor)
-        try:
-            refusal = await self._store.write(lambda conn: record.intend(conn, call, decided, held))
-        except StoreUnavailable:
-            await self._retract(held)
-            raise
+        refusal = await self._record(
+            lambda conn: record.intend(conn, call, decided, held), otherwise=lambda: self._retract(held)
+        )
         if refusal is not None:
             await self._retract(held)
             raise refusal
@@ -253,12 +250,20 @@ class Issuer:
             await self._give_up(call, decided, held, error)
             raise
         issuance = self._minted_as(held, minted)
-        try:
-            refusal = await self._store.write(lambda conn: record.complete(conn, call, decided, issuance))
-        except StoreUnavailable:
-            await self._retract(issuance)
-            raise
+        refusal = await self._record(
+            lambda conn: record.complete(conn, call, decided, issuance), otherwise=lambda: self._retract(issuance)
+        )
         return self._respond(decided, issuance, minted, refusal)
+
+    async def _record(
+        self, work: Callable[[Connection], record.Refusal], otherwise: Callable[[], Awaitable[None]]
+    ) -> record.Refusal:
+        """Make a record durable; whatever keeps that from happening, take back what it would have recorded."""
+        try:
+            return await self._store.write(work)
+        except Exception:
+            await otherwise()
+            raise
 
     def _minted_as(self, intent: Issuance, minted: Minted) -> Issuance:
         return replace(
@@ -295,7 +300,7 @@ class Issuer:
         try:
             await self._store.write(lambda conn: record.give_up(conn, call, decided, intent, error))
         except StoreUnavailable:
-            await self._retract(intent)  # and the sweeper settles the intent later
+            await self._retract(intent)  # the sweeper settles the intent later
         self._revoker.wake()
 
     async def _unrecorded(self, anchor: Anchor, issuance: Issuance) -> None:
