@@ -43,7 +43,8 @@ class Health:
         self._services = ("", *services)
         self._ready = ready
         self._clock = clock
-        self._serving: bool | None = None
+        self._noted: type | None = None
+        self._told: int | None = None
         self._poller: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -69,18 +70,29 @@ class Health:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 await self._ready()
         except Exception as error:
-            if self._serving is not False:
-                expected = isinstance(error, BrokerError | TimeoutError)
-                log.warning("not ready", reason=error) if expected else log.error("not ready", exc_info=error)
+            self._note(error)
             return False
+        self._note(None)
         return True
 
-    async def _tell(self, serving: bool) -> None:
-        if serving == self._serving:
+    def _note(self, error: Exception | None) -> None:
+        """Log what keeps the broker from being ready when that changes, and when nothing does any more."""
+        kind = type(error)
+        if kind is self._noted:
             return
-        if serving:
-            log.info("ready")
-        self._serving = serving
+        self._noted = kind
+        match error:
+            case None:
+                log.info("ready")
+            case BrokerError() | TimeoutError():
+                log.warning("not ready", reason=error)
+            case _:
+                log.error("not ready", exc_info=error)
+
+    async def _tell(self, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        if status == self._told:
+            return
+        self._told = status
         for service in self._services:
             await self.servicer.set(service, status)

@@ -4,6 +4,7 @@ They have room of their own, so that a flood of them takes none from requests,
 and requests take none from health checks. Nothing of them is recorded.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias, cast
@@ -13,7 +14,7 @@ import structlog
 from google.protobuf.message import Message
 
 from broker.clock import Clock
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Unavailable
 from broker.serve.errors import status_of
 from broker.serve.gate import Gate
 from broker.serve.reading import Context, Handler, read_message
@@ -35,6 +36,7 @@ class PublicCalls:
         self._clock = clock
         self._singles = Gate(MAX_PUBLIC_CALLS)
         self._streams = Gate(MAX_PUBLIC_CALLS)
+        self._open: set[asyncio.Timeout] = set()
 
     def wrap(self, handler: Handler) -> Handler:
         """Return the handler, bounded in number and in the wait for its message."""
@@ -45,6 +47,24 @@ class PublicCalls:
         return grpc.stream_stream_rpc_method_handler(
             self._conversing(handler), handler.request_deserializer, handler.response_serializer
         )
+
+    def end_streams(self) -> None:
+        """End the streams, which would never end by themselves."""
+        for stream in self._open:
+            stream.reschedule(0)
+
+    @asynccontextmanager
+    async def _stream(self, context: Context) -> AsyncIterator[None]:
+        async with _answering(self._streams, context):
+            try:
+                async with asyncio.timeout(None) as stream:
+                    self._open.add(stream)
+                    try:
+                        yield
+                    finally:
+                        self._open.discard(stream)
+            except TimeoutError:
+                raise Unavailable(message="the broker is shutting down; try again shortly") from None
 
     def _single(self, handler: Handler) -> Callable[[object, Context], Awaitable[Message]]:
         servicer = cast("Single", handler.unary_unary)
@@ -61,7 +81,7 @@ class PublicCalls:
         parse = cast("Callable[[bytes], Message]", handler.request_deserializer)
 
         async def serve(_requests: object, context: Context) -> None:
-            async with _answering(self._streams, context):
+            async with self._stream(context):
                 await servicer(await read_message(context, parse, self._clock), context)
 
         return serve
@@ -70,7 +90,7 @@ class PublicCalls:
         servicer = cast("Conversing", handler.stream_stream)
 
         async def serve(requests: object, context: Context) -> AsyncIterator[Message]:
-            async with _answering(self._streams, context):
+            async with self._stream(context):
                 async for reply in servicer(requests, context):
                     yield reply
 

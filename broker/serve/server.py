@@ -67,7 +67,8 @@ class Server:
         self._gate = Gate(settings.limits.max_concurrent_requests)
         self._refusals = Refusals(record)
         self._health = Health([service.descriptor.full_name for service in services], ready, clock)
-        self._interceptor = Interceptor(self._table, identify, self._refusals, self._gate, PublicCalls(clock), clock)
+        self._public = PublicCalls(clock)
+        self._interceptor = Interceptor(self._table, identify, self._refusals, self._gate, self._public, clock)
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> Ports:
@@ -110,8 +111,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.idle()
-        # What is left needs no patience: watchers of health would never leave.
-        await self._server.stop(None)
+        self._public.end_streams()
         await stopping
         await self._refusals.drain()
         log.info("drained")

@@ -1,5 +1,6 @@
 """A running server on loopback, over real TLS, in front of workflows in memory."""
 
+import asyncio
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,8 +54,15 @@ class Readiness:
     """Whether the broker is ready, as the test says."""
 
     error: Exception | None = None
+    hangs: bool = False
+
+    def hang(self) -> None:
+        """Never answer again."""
+        self.hangs = True
 
     async def __call__(self) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
 
@@ -93,10 +101,10 @@ class Harness:
         self.files.certificate.write_bytes(certificate)
         self.files.private_key.write_bytes(key)
 
-    def settings(self) -> config.Settings:
-        listener = config.Listener(address="127.0.0.1:0", tls=self.files)
+    def settings(self, address: str = "127.0.0.1:0", *, mutual: bool = True) -> config.Settings:
+        listener = config.Listener(address=address, tls=self.files)
         return config.Settings(
-            listen=config.Listen(bearer=listener, mutual=listener),
+            listen=config.Listen(bearer=listener, mutual=listener if mutual else None),
             database=config.Database.model_validate({"url": "sqlite:///nowhere"}),
             vault=config.Vault(
                 address="https://vault.test:8200",
@@ -120,21 +128,32 @@ class Harness:
         )
         return build(workflows, self.settings())
 
-    async def start(self) -> None:
-        self.server = Server(
-            self.settings(),
-            self.services(),
+    def make(
+        self, services: Sequence[Service] | None = None, *, address: str = "127.0.0.1:0", mutual: bool = True
+    ) -> Server:
+        """Return a server that is not started."""
+        return Server(
+            self.settings(address, mutual=mutual),
+            self.services() if services is None else services,
             identify=self.identify,
             record=self.trail.write,
             ready=self.readiness,
             trust_bundle=lambda: self.bundle,
             clock=self.clock,
         )
+
+    async def start(self) -> None:
+        self.server = self.make()
         self.ports = await self.server.start()
 
     async def drain(self) -> None:
         if self.server is not None:
             await self.server.drain()
+
+    async def until_sleeping(self, count: int) -> None:
+        """Wait until so many of the server's tasks wait for time to pass."""
+        while self.clock.sleepers < count:
+            await asyncio.wait([asyncio.create_task(asyncio.to_thread(lambda: None))])
 
     async def until_idle(self) -> None:
         """Wait until the server runs no request."""
