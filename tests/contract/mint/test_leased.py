@@ -6,6 +6,7 @@ from datetime import timedelta
 import hvac
 import psycopg
 import pytest
+from psycopg import sql
 
 from broker.errors import MintFailed, ParametersInvalid
 from broker.mint.provision import apply_scope
@@ -126,7 +127,33 @@ async def test_a_scope_can_rule_renewal_out(world: World, vault_admin: hvac.Clie
 
 
 def users(world: World) -> set[object]:
+    with psycopg.connect(superuser(world)) as admin:
+        return {name for (name,) in admin.execute("SELECT rolname FROM pg_roles")}
+
+
+async def test_a_lease_that_vault_cannot_revoke_is_tried_again_until_it_is_gone(world: World) -> None:
+    with psycopg.connect(superuser(world), autocommit=True) as admin:
+        admin.execute("CREATE TABLE IF NOT EXISTS held (a int)")
+        minted = await world.mint(await world.anchor())
+        accessor, user = str(minted.accessor), str(minted.secret.reveal()["username"])
+        # PostgreSQL does not drop a role that something depends on.
+        admin.execute(sql.SQL("GRANT SELECT ON held TO {}").format(sql.Identifier(user)))
+        assert not await retract(world.vault, accessor, minted.lease_id)
+        await until(lambda: token_gone(world, accessor))
+        assert not await retract(world.vault, accessor, minted.lease_id)
+        assert not await is_gone(world.vault, accessor, minted.lease_id)
+        assert user in users(world)
+
+        admin.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user)))
+        await until(lambda: retract(world.vault, accessor, minted.lease_id), within=30)
+    assert user not in users(world)
+
+
+async def token_gone(world: World, accessor: str) -> bool:
+    return not await world.vault.knows_token(accessor)
+
+
+def superuser(world: World) -> str:
     if world.postgres is None:
         raise RuntimeError("no database")
-    with psycopg.connect(world.postgres.dsn()) as admin:
-        return {name for (name,) in admin.execute("SELECT rolname FROM pg_roles")}
+    return world.postgres.dsn()

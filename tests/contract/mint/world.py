@@ -1,12 +1,11 @@
 """Parts of which the contract tests build what they need."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-
-import yaml
 
 from broker import config
 from broker.dev.openbao import OpenBao
@@ -42,9 +41,7 @@ def document_of(name: str, mapping: dict[str, object], schema: dict[str, object]
     }
     if schema is not None:
         spec["parameters"] = schema
-    text = yaml.safe_dump(
-        {"apiVersion": "credbroker.dev/v1", "kind": "Scope", "metadata": {"name": name}, "spec": spec}
-    )
+    text = json.dumps({"apiVersion": "credbroker.dev/v1", "kind": "Scope", "metadata": {"name": name}, "spec": spec})
     return parse_document(text, MAPPINGS)
 
 
