@@ -17,8 +17,8 @@ def chain(length: int, last: JsonValue) -> dict[str, JsonValue]:
     return {"type": "object", "$defs": {**links, f"d{length}": last}}
 
 
-def deep(levels: int) -> JsonValue:
-    schema: JsonValue = {}
+def deep(levels: int, innermost: JsonValue = True) -> JsonValue:
+    schema = innermost
     for _ in range(levels):
         schema = {"not": schema}
     return schema
@@ -81,6 +81,8 @@ def test_accepts(schema: JsonObject) -> None:
         (within(**{"$ref": "other.json#/a"}), "properties.a.$ref", "part of this schema"),
         (within(**{"$ref": "#anchor"}), "properties.a.$ref", "part of this schema"),
         (within(**{"$ref": "#/properties/%61"}), "properties.a.$ref", "part of this schema"),
+        ({"type": "object", "properties": {"%61": {}, "b": {"$ref": "#/properties/%61"}}}, "properties.b.$ref", "part"),
+        (within(**{"$ref": "#"}), "properties.a.$ref", "part of this schema"),
         (within(**{"$ref": "#/$defs/none"}), "properties.a.$ref", "part of this schema"),
         (within(**{"$ref": "#/properties"}), "properties.a.$ref", "part of this schema"),
         ({"type": "object", "const": {}, "properties": {"a": {"$ref": "#/const"}}}, "properties.a.$ref", "part of"),
@@ -113,6 +115,14 @@ def test_references_may_not_multiply() -> None:
     check_schema(small)
     with pytest.raises(SchemaProblem, match="references followed"):
         check_schema({"type": "object", "$defs": {**multiplying, last: {}}})
+
+
+def test_depth_counts_through_references() -> None:
+    half = MAX_DEPTH // 2
+    end: JsonValue = {"$ref": "#/$defs/end"}
+    check_schema({"type": "object", "$defs": {"end": deep(half - 2)}, "not": deep(half, end)})
+    with pytest.raises(SchemaProblem, match="nested more than"):
+        check_schema({"type": "object", "$defs": {"end": deep(half - 1)}, "not": deep(half, end)})
 
 
 def test_a_chain_that_fits_is_accepted() -> None:
