@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,5 +239,15 @@ def test_everything_from_the_environment(broker: FakeBroker, ca_file: Path, monk
 
 
 def test_a_broker_that_is_not_there(make_client: MakeClient) -> None:
-    with pytest.raises(credbroker.Unavailable, match="refused"):
-        make_client("127.0.0.1:1", total_timeout=0.3).task("p").start()
+    began = time.monotonic()
+    with (
+        pytest.raises(credbroker.Unreachable, match="refused"),
+        make_client("127.0.0.1:1", total_timeout=0.5).task("p") as task,
+    ):
+        task.credential("vault")
+    assert time.monotonic() - began < 5, "what was never sent needs no settling"
+
+
+def test_a_name_that_does_not_resolve(make_client: MakeClient) -> None:
+    with pytest.raises(credbroker.Unreachable, match="check the address"):
+        make_client("broker.invalid:8443", total_timeout=0.3).task("p").start()

@@ -55,6 +55,7 @@ from credbroker._errors import (
     TtlExceeded,
     Unauthenticated,
     Unavailable,
+    Unreachable,
     Untrusted,
     VaultUnavailable,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "TtlExceeded",
     "Unauthenticated",
     "Unavailable",
+    "Unreachable",
     "Untrusted",
     "VaultUnavailable",
     "aio",

@@ -35,7 +35,8 @@
     │   ├── StoreUnavailable     STORE_UNAVAILABLE
     │   ├── KeysUnavailable      ISSUER_KEYS_UNAVAILABLE
     │   ├── TimedOut             no answer in time
-    │   └── Untrusted            the TLS handshake failed; not retried
+    │   └── Unreachable          no connection; nothing was sent
+    │       └── Untrusted        the TLS handshake failed; not retried
     └── BrokerFailed             the broker failed, or answered in an unknown way
         └── MintFailed           MINT_FAILED: Vault refused; an admin must act
 
@@ -298,8 +299,14 @@ class TimedOut(Unavailable):
     hint = "check the address, or pass a longer timeout="
 
 
-class Untrusted(Unavailable):
-    """The TLS handshake with the broker failed."""
+class Unreachable(Unavailable):
+    """No connection to the broker could be made; nothing was sent."""
+
+    hint = "check the address, and that the broker runs"
+
+
+class Untrusted(Unreachable):
+    """The TLS handshake with the broker failed; not tried again."""
 
     hint = "check the address, ca_file= (CREDBROKER_CA_FILE), and that the certificate names the host"
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from credbroker._errors import BrokerFailed, Error, LimitReached, Unavailable, Untrusted
+from credbroker._errors import BrokerFailed, Error, LimitReached, Unavailable, Unreachable, Untrusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,9 @@ def may_pass(error: Error) -> bool:
 def is_doubtful(error: BaseException) -> bool:
     """Whether the broker may have done what was asked although the call failed.
 
-    Only a refusal that the broker states is certain; an interrupted call, too,
-    may have arrived.
+    Certain is only what was never sent, and what the broker refuses; an
+    interrupted call may have arrived.
     """
+    if isinstance(error, Unreachable):
+        return False
     return not isinstance(error, Error) or isinstance(error, Unavailable | BrokerFailed)

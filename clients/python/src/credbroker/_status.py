@@ -22,6 +22,7 @@ from credbroker._errors import (
     TimedOut,
     Unauthenticated,
     Unavailable,
+    Unreachable,
     Untrusted,
 )
 
@@ -30,7 +31,10 @@ DETAILS_KEY = "grpc-status-details-bin"
 MAX_TEXT = 1000
 MAX_DELAY_SECONDS = 3600
 
-_UNTRUSTED = ("SSL_ERROR_SSL", "Hostname Verification Check failed")
+_NOT_SENT: dict[type[Error], tuple[str, ...]] = {
+    Untrusted: ("SSL_ERROR_SSL", "Hostname Verification Check failed"),
+    Unreachable: ("failed to connect to all addresses", "errors resolving"),
+}
 
 _BY_CODE: dict[grpc.StatusCode, type[Error]] = {
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
@@ -80,11 +84,12 @@ def printable(text: str) -> str:
 
 
 def _by_code(code: grpc.StatusCode, message: str) -> type[Error]:
-    # Connecting anew changes nothing about a certificate that is not trusted,
-    # and whoever mistyped a file name should not wait for all retries. Should
-    # gRPC come to word it otherwise, the wait is all that is lost.
-    if code is grpc.StatusCode.UNAVAILABLE and any(mark in message for mark in _UNTRUSTED):
-        return Untrusted
+    # gRPC tells these apart in words alone. Should it come to word them
+    # otherwise, needless attempts are all that follows.
+    if code is grpc.StatusCode.UNAVAILABLE:
+        for kind, marks in _NOT_SENT.items():
+            if any(mark in message for mark in marks):
+                return kind
     return _BY_CODE.get(code, BrokerFailed)
 
 

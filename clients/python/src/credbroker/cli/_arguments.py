@@ -80,6 +80,7 @@ class Arguments(argparse.Namespace):
     token_file: str | None
     cert_file: str | None
     key_file: str | None
+    wait: timedelta
     wanted: list[Wanted]
     purpose: str
     labels: list[tuple[str, str]]
@@ -150,6 +151,13 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
     group.add_argument("--cert-file", metavar="FILE", help="PEM certificate chain for mutual TLS")
     group.add_argument("--key-file", metavar="FILE", help="its private key")
+    group.add_argument(
+        "--wait",
+        type=duration,
+        default=timedelta(seconds=15),
+        metavar="TIME",
+        help="how long to try when it does not answer; 15s",
+    )
     parser.add_argument("--verbose", "-v", action="store_true", help="tell about retries")
 
 

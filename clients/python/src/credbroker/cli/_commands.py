@@ -75,6 +75,7 @@ def _connect(arguments: Arguments) -> Client:
         token_file=arguments.token_file,
         certificate_file=arguments.cert_file,
         key_file=arguments.key_file,
+        total_timeout=arguments.wait,
     )
 
 
