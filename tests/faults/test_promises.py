@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import hvac.exceptions
 import psycopg
 import pytest
 from credbroker.v1 import issuance_pb2, task_pb2, task_service_pb2
+from sqlalchemy import MetaData, create_engine, select
 
 from broker.config import Settings
 from broker.dev.postgres import Postgres
@@ -27,7 +30,7 @@ def database_url(settings: Settings) -> str:
 
 
 @contextlib.contextmanager
-def failing_inserts(settings: Settings, table: str, condition: str):
+def failing_inserts(settings: Settings, table: str, condition: str) -> Iterator[None]:
     """Let the database refuse rows of a table that satisfy a condition over NEW."""
     url = database_url(settings)
     if url.startswith("sqlite"):
@@ -78,6 +81,10 @@ def works(world: World, token: str) -> bool:
     return True
 
 
+def dead(world: World, token: str) -> Callable[[], bool]:
+    return lambda: not works(world, token)
+
+
 @pytest.mark.parametrize("table", ["issuances", "events"])
 @pytest.mark.parametrize("scope", ["reports-secret", "reports-service", "reports-db"])
 async def test_i1_what_cannot_be_recorded_is_neither_delivered_nor_left_alive(
@@ -97,7 +104,7 @@ async def test_i1_what_cannot_be_recorded_is_neither_delivered_nor_left_alive(
     assert answer.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
     assert minted.children, "Vault was never asked, so nothing was put to the test"
     for token in minted.children:
-        await until(lambda token=token: not works(world, token))
+        await until(dead(world, token))
 
 
 async def test_i1_the_record_is_durable_before_the_reply(world: World) -> None:
@@ -116,7 +123,7 @@ async def test_i1_the_record_is_durable_before_the_reply(world: World) -> None:
 
 
 @contextlib.contextmanager
-def broker_process(world: World):
+def broker_process(world: World) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
     """A broker in a process of its own, on the world's configuration; gives the process and its address."""
     log = world.folder / "broker.log"
     with log.open("wb") as stream:
@@ -154,8 +161,7 @@ async def test_i2_what_a_killed_broker_had_minted_is_revoked_by_the_next(
     users_before = _database_users(postgres)
 
     with broker_process(world) as (process, log):
-        address = await until(lambda: _address_in(log))
-        world.app.addresses = {"bearer": address}
+        world.app.addresses = {"bearer": await until(lambda: _address_in(log))}
         agent = world.caller()
         spec = task_pb2.TaskSpec(purpose="a test", labels={"env": "prod"})
         started = await agent.tasks.StartTask(task_service_pb2.StartTaskRequest(spec=spec))
@@ -179,7 +185,7 @@ async def test_i2_what_a_killed_broker_had_minted_is_revoked_by_the_next(
 
     assert minted.tokens
     for token in minted.tokens:
-        await until(lambda token=token: not works(world, token))
+        await until(dead(world, token))
     await until(lambda: _database_users(postgres) == users_before)
 
     async def settled() -> bool:
@@ -204,8 +210,8 @@ async def test_i3_a_credential_ends_in_vault_with_broker_and_database_gone(world
     await world.app.stop()
     world.proxy.fail("", "refuse_before", times=10_000)
 
-    await until(lambda: not works(world, token))
-    await until(lambda: not works(world, service))
+    await until(dead(world, token))
+    await until(dead(world, service))
     await until(lambda: user["username"] not in _database_users(postgres))
 
 
@@ -218,7 +224,7 @@ async def test_i3_an_anchor_ends_with_its_tasks_deadline(world: World) -> None:
     await world.app.stop()
 
     for token in minted.tokens:
-        await until(lambda token=token: not works(world, token))
+        await until(dead(world, token))
 
 
 async def test_i8_no_secret_is_in_the_database_or_the_logs(
@@ -240,7 +246,7 @@ async def test_i8_no_secret_is_in_the_database_or_the_logs(
     await agent.tasks.CompleteTask(task_service_pb2.CompleteTaskRequest(id=first.task.id))
     secrets = [
         *minted.tokens,
-        dict(second.credential.leased.data)["password"],
+        str(second.credential.leased.data["password"]),
         caller_token or "",
         forged,
         (world.folder / "vault-token").read_text(),
@@ -261,8 +267,6 @@ async def test_i8_no_secret_is_in_the_database_or_the_logs(
 
 def _dump(settings: Settings) -> str:
     """Return every value of every table."""
-    from sqlalchemy import MetaData, create_engine, select
-
     engine = create_engine(database_url(settings))
     metadata = MetaData()
     metadata.reflect(engine)
@@ -279,8 +283,6 @@ def _database_users(postgres: Postgres) -> set[str]:
         return {str(row[0]) for row in connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%'")}
 
 
-def _address_in(log: Path) -> str | None:
-    import re
-
+def _address_in(log: Path) -> str:
     found = re.search(r"bearer=(\d+)", log.read_text())
-    return f"127.0.0.1:{found[1]}" if found else None
+    return f"127.0.0.1:{found[1]}" if found else ""
