@@ -57,8 +57,9 @@ class UrlKeys:
         await self._current()
 
     def reload(self) -> None:
-        """See `broker.attest.key_source.KeySource`: the CA bundle is read again."""
-        self._tls = _tls_context(self._settings.ca_file)
+        """See `broker.attest.key_source.KeySource`: its own CA bundle is read again, the system's is not."""
+        if self._settings.ca_file is not None:
+            self._tls = _tls_context(self._settings.ca_file)
 
     async def close(self) -> None:
         """See `broker.attest.key_source.KeySource`."""

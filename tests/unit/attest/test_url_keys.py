@@ -210,6 +210,7 @@ async def test_closing_ends_what_is_under_way(key_server: KeyServer, clock: Fake
 
 async def test_closing_what_was_never_used(key_server: KeyServer, clock: FakeClock) -> None:
     async with _keys(key_server, clock) as keys:
+        keys.reload()
         assert keys.generation == 0
 
 
