@@ -14,7 +14,8 @@ class FileKeys:
     def __init__(self, file: Path, profile: KeyProfile) -> None:
         self._file = file
         self._profile = profile
-        self._data, self._keys = self._read()
+        self._data = read_file(file)
+        self._keys = self._parse(self._data)
         self.generation = 0
         if not self._keys.keys:
             raise ConfigError(f"{file}: holds no usable key: {'; '.join(self._keys.ignored) or 'it is empty'}")
@@ -31,17 +32,17 @@ class FileKeys:
 
         A set without usable keys is taken over: it says that nobody is trusted.
         """
-        data, keys = self._read()
+        data = read_file(self._file)
         if data != self._data:
-            self._data, self._keys = data, keys
+            self._keys = self._parse(data)
+            self._data = data
             self.generation += 1
 
     async def close(self) -> None:
         """See `broker.attest.key_source.KeySource`."""
 
-    def _read(self) -> tuple[bytes, KeySet]:
-        data = read_file(self._file)
+    def _parse(self, data: bytes) -> KeySet:
         try:
-            return data, parse_key_set(data, self._profile)
+            return parse_key_set(data, self._profile)
         except ValueError as error:
             raise ConfigError(f"{self._file}: {error}") from None
