@@ -168,11 +168,11 @@ def _minted(reply: dict[str, JsonValue], before: datetime, anchor: Anchor, holde
     expires_at = min(before + timedelta(seconds=seconds), holder.expires_at, anchor.expires_at)
     held_since = holder.expires_at - timedelta(seconds=seconds_of(order.ttl))
     renewals_end = min(held_since + timedelta(seconds=seconds_of(order.max_ttl)), anchor.expires_at)
-    renewable = _own(order.mapping).renewable and reply.get("renewable") is True
+    renewable = _own(order.mapping).renewable and reply.get("renewable") is True and renewals_end > expires_at
     return Minted(
         secret=Secret(data),
         expires_at=expires_at,
-        max_expires_at=max(renewals_end, expires_at) if renewable else expires_at,
+        max_expires_at=renewals_end if renewable else expires_at,
         accessor=holder.accessor,
         lease_id=lease_id,
         renewable=renewable,

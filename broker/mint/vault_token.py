@@ -93,12 +93,13 @@ class VaultToken:
         made = await vault.create_token(request, parent=anchor.token)
         expires_at = min(made.expires_at, anchor.expires_at)
         renewals_end = min(before + timedelta(seconds=seconds_of(order.max_ttl)), anchor.expires_at)
+        renewable = made.renewable and renewals_end > expires_at
         return Minted(
             secret=Secret({"token": made.token.reveal()}),
             expires_at=expires_at,
-            max_expires_at=max(renewals_end, expires_at) if made.renewable else expires_at,
+            max_expires_at=renewals_end if renewable else expires_at,
             accessor=made.accessor,
-            renewable=made.renewable,
+            renewable=renewable,
         )
 
     async def renew(self, vault: VaultClient, issuance: Issuance, ttl: timedelta) -> datetime:

@@ -14,12 +14,15 @@ from broker.mint.sync_client import sync_client
 from tests.contract.mint.world import document_of
 from tests.fixtures.openbao import make_token
 
+# Method, path and body.
+Attempt = tuple[str, str, dict[str, object] | None]
+
 MAPPING: dict[str, object] = {
     "kind": "vault_token",
     "rules": [{"path": "secret/data/app/*", "capabilities": ["read"]}],
 }
 
-NOBODY_MAY = (
+NOBODY_MAY: tuple[Attempt, ...] = (
     ("GET", "secret/data/app/config", None),
     ("GET", "secret/metadata/app?list=true", None),
     ("POST", "secret/data/app/config", {"data": {"a": "b"}}),
@@ -48,14 +51,14 @@ NOBODY_MAY = (
     ("LIST", "identity/entity/id", None),
     ("POST", "auth/token/roles/other", {"allowed_policies": ["root"]}),
 )
-BROKER_MAY_NOT = (
+BROKER_MAY_NOT: tuple[Attempt, ...] = (
     *NOBODY_MAY,
     ("GET", "sys/policies/acl/credbroker-broker", None),
     ("POST", "auth/token/roles/credbroker-x", {"allowed_policies": ["root"]}),
     ("GET", "auth/token/roles/credbroker-x", None),
     ("LIST", "auth/token/accessors", None),
 )
-PROVISIONER_MAY_NOT = (
+PROVISIONER_MAY_NOT: tuple[Attempt, ...] = (
     *NOBODY_MAY,
     ("POST", "auth/token/create/credbroker-x", {}),
     ("LIST", "auth/token/accessors", None),
@@ -63,7 +66,7 @@ PROVISIONER_MAY_NOT = (
     ("POST", "auth/token/revoke-accessor", {"accessor": "x"}),
     ("LIST", "sys/policies/acl", None),
 )
-REAPER_MAY_NOT = (
+REAPER_MAY_NOT: tuple[Attempt, ...] = (
     *NOBODY_MAY,
     ("POST", "auth/token/create/credbroker-x", {}),
     ("POST", "auth/token/renew-accessor", {"accessor": "x"}),

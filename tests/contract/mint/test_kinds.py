@@ -1,6 +1,7 @@
 """What every credential kind promises, on a real Vault. New kinds join through `examples.py`."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -41,7 +42,7 @@ async def test_dies_with_its_anchor_at_once(world: World) -> None:
     for one in minted:
         if one.accessor is not None:
             accessor, lease_id = one.accessor, one.lease_id
-            await until(lambda accessor=accessor, lease_id=lease_id: is_gone(world.vault, accessor, lease_id))
+            await until(partial(is_gone, world.vault, accessor, lease_id))
     assert [await world.works(one) for one in minted] == [False] * 3
 
 
@@ -146,6 +147,26 @@ async def test_renewal_prolongs_and_stops_at_the_maximum(world: World) -> None:
     assert longer < longest <= minted.max_expires_at
     found = world.admin.auth.token.lookup_accessor(minted.accessor)["data"]
     assert world.vault.now() + found["ttl"] * SECOND <= minted.max_expires_at + SECOND
+
+
+async def test_what_is_renewed_outlives_its_first_expiry(world: World) -> None:
+    minted = await world.mint(await world.anchor(), world.order(ttl=3 * SECOND, max_ttl=60 * SECOND))
+    if not minted.renewable:
+        assert world.example.name == "batch token"
+        return
+    await world.kind.renew(world.vault, world.issuance(minted), 60 * SECOND)
+
+    async def first_expiry_is_past() -> bool:
+        return world.vault.now() > minted.expires_at + SECOND
+
+    await until(first_expiry_is_past)
+    assert await world.works(minted)
+
+
+async def test_what_has_its_longest_life_from_the_start_is_not_renewable(world: World) -> None:
+    minted = await world.mint(await world.anchor(), world.order(ttl=30 * SECOND, max_ttl=30 * SECOND))
+    assert not minted.renewable
+    assert minted.max_expires_at == minted.expires_at
 
 
 async def test_renewal_of_what_is_gone_says_so(world: World) -> None:

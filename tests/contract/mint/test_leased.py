@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import timedelta
+from functools import partial
 
 import hvac
 import psycopg
@@ -62,7 +63,7 @@ async def test_the_anchor_takes_users_with_it(world: World) -> None:
     await retract(world.vault, anchor.accessor, None)
     for one in minted:
         accessor, lease_id = str(one.accessor), one.lease_id
-        await until(lambda accessor=accessor, lease_id=lease_id: is_gone(world.vault, accessor, lease_id))
+        await until(partial(is_gone, world.vault, accessor, lease_id))
     assert not {one.secret.reveal()["username"] for one in minted} & users(world)
 
 
@@ -145,7 +146,7 @@ async def test_a_lease_that_vault_cannot_revoke_is_tried_again_until_it_is_gone(
         assert user in users(world)
 
         admin.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user)))
-        await until(lambda: retract(world.vault, accessor, minted.lease_id), within=30)
+        await until(lambda: retract(world.vault, accessor, minted.lease_id), within=5)
     assert user not in users(world)
 
 

@@ -10,7 +10,7 @@ from tests.contract.mint.examples import EXAMPLES, Example, World
 
 TOKENS = [example for example in EXAMPLES if example.kind == "vault_token"]
 
-FORBIDDEN = (
+FORBIDDEN: tuple[tuple[str, str, dict[str, object] | None], ...] = (
     ("GET", "secret/data/other/config", None),
     ("POST", "secret/data/app/config", {"data": {"value": "changed"}}),
     ("DELETE", "secret/data/app/config", None),
