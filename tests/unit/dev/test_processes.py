@@ -48,9 +48,9 @@ def start(tmp_path: Path, program: str, timeout: float = 10) -> ManagedProcess:
 
 def test_is_returned_when_ready_and_stopped_by_its_signal(tmp_path: Path) -> None:
     process = start(tmp_path, SERVE)
-    assert process.running
+    running = process.running
     process.stop()
-    assert not process.running
+    assert (running, process.running) == (True, False)
     assert not alive(process.pid)
 
 
