@@ -5,7 +5,7 @@ from typing import Final
 
 import cel
 
-from broker.authorize.expression import ROOTS, Names, read_names
+from broker.authorize.expression import ROOTS, Names, read_agent_uses, read_names
 from broker.authorize.regex import compile_regex
 from broker.errors import ScopeDenied
 
@@ -27,6 +27,7 @@ class Condition:
 
     Attributes:
         roots: Which of the roots it refers to.
+        agent: What of the agent it refers to; None for everything.
         needs_request: Whether it depends on the parameters or the time to
             live, which nobody knows before a credential is asked for.
 
@@ -38,6 +39,7 @@ class Condition:
         names = read_names(source)
         self._program = _compile(source)
         self.roots = _check_names(self._program, names)
+        self.agent = read_agent_uses(source)
         asked = {field for root, field in names.fields if root == "request"}
         self.needs_request = "params" in self.roots or not asked <= {"time"}
         for literal in names.regexes:

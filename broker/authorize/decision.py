@@ -193,11 +193,12 @@ class _Decision:
         return min(ttl, left), min(bounds.max, left)
 
     def _check_condition(self, scope: CompiledScope, parameters: JsonObject, ttl: timedelta) -> None:
-        if scope.condition is None:
+        condition = scope.condition
+        if condition is None:
             return
-        sight = Sight(self._identity, self._task, parameters, ttl, self._now)
+        sight = Sight(self._identity, self._task, parameters, ttl, self._now, condition.agent)
         try:
-            scope.condition.check({root: sight.of(root) for root in scope.condition.roots})
+            condition.check({root: sight.of(root) for root in condition.roots})
         except ScopeDenied as refusal:
             raise self._refused("spec.when", refusal) from None
         self._pass("spec.when", "the condition is true")

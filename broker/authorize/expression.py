@@ -42,6 +42,12 @@ _TOKEN = re.compile(
 )
 
 
+_AGENT = re.compile(r"\bagent\b", re.ASCII)
+_CLAIMS = re.compile(r"\bclaims\b", re.ASCII)
+_AGENT_FIELD = re.compile(r"\bagent\.(?!claims\b)([A-Za-z_]\w*+)(?!\s*\()", re.ASCII)
+_CLAIM = re.compile(r"\bagent\.claims\.([A-Za-z_]\w*+)(?!\s*\()", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class _Token:
     kind: str
@@ -78,6 +84,29 @@ def read_names(source: str) -> Names:
     if len(tokens) > MAX_TOKENS:
         raise ValueError(f"must have at most {MAX_TOKENS} words and signs")
     return _Reader(tokens).read()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentUses:
+    """Which fields of the agent, and which of its claims, an expression refers to."""
+
+    fields: frozenset[str]
+    claims: frozenset[str]
+
+
+def read_agent_uses(source: str) -> AgentUses | None:
+    """Return what of the agent is enough to evaluate an expression; None for everything.
+
+    Making all claims of a token known to the CEL library costs more than all
+    the rest of a decision. This goes by the bare text, strings and comments
+    included, so that nothing which the library sees can be overlooked: where
+    ``agent`` or ``claims`` stand in any but the plainest form, everything is
+    wanted.
+    """
+    fields, claims = _AGENT_FIELD.findall(source), _CLAIM.findall(source)
+    if len(_AGENT.findall(source)) != len(fields) + len(claims) or len(_CLAIMS.findall(source)) != len(claims):
+        return None
+    return AgentUses(frozenset(fields) | ({"claims"} if claims else set()), frozenset(claims))
 
 
 def _tokens(source: str) -> Iterator[_Token]:

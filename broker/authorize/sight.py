@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from broker.authorize.bounds import is_deeper_than
+from broker.authorize.expression import AgentUses
 from broker.authorize.records import TaskView
 from broker.errors import ScopeDenied
 from broker.model import Identity, JsonObject
@@ -24,6 +25,7 @@ class Sight:
         parameters: ``params``.
         ttl: ``request.ttl_seconds``: what would be granted, rounded up.
         now: ``request.time``.
+        uses: What of the agent is looked at; None for everything.
     """
 
     identity: Identity
@@ -31,6 +33,7 @@ class Sight:
     parameters: JsonObject
     ttl: timedelta
     now: datetime
+    uses: AgentUses | None = None
 
     def of(self, root: str) -> Mapping[str, object]:
         """Return the value of one root.
@@ -41,12 +44,12 @@ class Sight:
         return _ROOTS[root](self)
 
     def _agent(self) -> Mapping[str, object]:
-        identity = self.identity
-        claims = dict(identity.claims)
+        identity, uses = self.identity, self.uses
+        claims = {name: claim for name, claim in identity.claims.items() if uses is None or name in uses.claims}
         # The CEL library goes down on the machine's stack.
         if is_deeper_than(MAX_CLAIM_DEPTH, claims):
             raise ScopeDenied(f"claims are nested more than {MAX_CLAIM_DEPTH} levels deep")
-        return {
+        agent = {
             "uri": identity.uri,
             "issuer": identity.issuer,
             "subject": identity.subject,
@@ -55,6 +58,7 @@ class Sight:
             "kind": identity.kind.value,
             "claims": claims,
         }
+        return {name: value for name, value in agent.items() if uses is None or name in uses.fields}
 
     def _task(self) -> Mapping[str, object]:
         task = self.task

@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 
 from broker.authorize import Ask, CompiledScope, Step, TaskView, decide, explain
+from broker.authorize.condition import Condition
+from broker.authorize.sight import Sight
 from broker.document import Limits
 from broker.errors import (
     BrokerError,
@@ -133,6 +135,47 @@ def test_what_conditions_see_of_an_oidc_agent(when: str) -> None:
     assert decide(ask(oidc()), compiled, ()).rule == "spec.who[0]"
 
 
+CLAIMS: dict[str, JsonValue] = {"team": "x", "groups": ["a", "b"], "nested": {"deep": True}, "size": 3}
+
+ABOUT_AGENTS = [
+    "agent.claims.team == 'x'",
+    "agent.claims.missing == 'x'",
+    "has(agent.claims.team) && !has(agent.claims.missing)",
+    "!has(agent.claims.team)",
+    "agent.claims.nested.deep",
+    "agent.claims.groups.exists(g, g == 'b')",
+    "agent.claims.size == 3 && agent.claims.size() == 4",
+    "agent.size() == 7 && agent.claims.size() == 4",
+    "agent.exists(k, k == 'uri') && agent.exists(k, k == 'trust_domain')",
+    "'team' in agent.claims && agent.claims['team'] == 'x'",
+    "[agent].exists(a, a.claims.team == 'x' && a.kind == 'jwt_svid')",
+    "agent.claims == {'team': 'x'} || agent.claims.team == 'y'",
+    "agent . claims . team == 'x'",
+    "agent.claims.exists(name, name == 'nested')",
+    "agent.claims.team == 'x' // && agent.claims.missing",
+    "has(agent.spiffe_id) && agent.claims.filter(c, c.startsWith('t')).size() == 1",
+]
+
+
+@pytest.mark.parametrize("when", ABOUT_AGENTS)
+def test_leaving_out_what_a_condition_does_not_mention_changes_nothing(when: str) -> None:
+    request, compiled = ask(svid(claims=CLAIMS)), scope(when=when)
+    everything = Sight(request.identity, request.task, {}, 5 * MINUTES, NOW)
+    expected = "granted"
+    try:
+        Condition(when).check({"agent": everything.of("agent")})
+    except ScopeDenied as denied:
+        expected = denied.detail
+    found = explain(request, compiled, ())
+    assert found.steps[-1].rule == "spec.when"
+    assert (found.steps[-1].detail if not found.allowed else "granted") == expected
+
+
+def test_both_outcomes_are_among_these_conditions() -> None:
+    allowed = {explain(ask(svid(claims=CLAIMS)), scope(when=when), ()).allowed for when in ABOUT_AGENTS}
+    assert allowed == {True, False}
+
+
 def test_conditions_see_the_time_to_live_that_would_be_granted() -> None:
     compiled = scope(when="request.ttl_seconds == 8")
     assert decide(ask(for_task=task(left=timedelta(seconds=7.2))), compiled, ()).ttl == timedelta(seconds=7.2)
@@ -142,7 +185,7 @@ def test_claims_that_are_nested_too_deeply_are_not_looked_at() -> None:
     claim: JsonValue = "x"
     for _ in range(100_000):
         claim = [claim]
-    error = refusal(ask(svid(claims={"a": claim})), scope(when="agent.uri != ''"))
+    error = refusal(ask(svid(claims={"a": claim})), scope(when="agent.claims.a != ''"))
     assert isinstance(error, ScopeDenied)
     assert "levels deep" in error.detail
 

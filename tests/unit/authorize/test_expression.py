@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.authorize.expression import MAX_TOKENS, read_names
+from broker.authorize.expression import MAX_TOKENS, AgentUses, read_agent_uses, read_names
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,46 @@ def test_refuses(source: str, expected: str) -> None:
     with pytest.raises(ValueError) as caught:
         read_names(source)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "claims"),
+    [
+        ("true", set(), set()),
+        ("agent.uri == 'spiffe://example.org/agents/a'", {"uri"}, set()),
+        ("agent.claims.team == 'x' && agent.kind == 'oidc'", {"claims", "kind"}, {"team"}),
+        ("!has(agent.claims.suspended) && agent.claims.team.startsWith('x')", {"claims"}, {"suspended", "team"}),
+        ("agent.claims.a.b == 'agent.claims.c'", {"claims"}, {"a", "c"}),
+        ("agent.uri.size() > 3", {"uri"}, set()),
+    ],
+)
+def test_plain_uses_of_the_agent(source: str, fields: set[str], claims: set[str]) -> None:
+    assert read_agent_uses(source) == AgentUses(frozenset(fields), frozenset(claims))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "agent == agent",
+        "agent['uri'] == 'x'",
+        "agent.size() == 7",
+        "agent.exists(k, k == 'uri')",
+        "[agent].exists(a, a.claims.team == 'x')",
+        "agent .claims.team == 'x'",
+        "agent.\nclaims.team == 'x'",
+        "agent.claims == {}",
+        "has(agent.claims)",
+        "size(agent.claims) == 1",
+        "agent.claims.size() == 1",
+        "agent.claims.size () == 1",
+        "'team' in agent.claims",
+        "agent.claims['team'] == 'x'",
+        "agent.claims .team == 'x'",
+        "agent.claims.exists(c, c == 'x')",
+        "agent.claims.team == 'x' || 'team' in agent.claims",
+        "agent.claims.team == 'x' || params.claims == 1",
+        "agent.claims.team == 'x' || task.purpose == 'my agent'",
+    ],
+)
+def test_any_other_use_of_the_agent_wants_everything(source: str) -> None:
+    assert read_agent_uses(source) is None
