@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
+import structlog
 from sqlalchemy import Connection
 
 from broker import policy, record, revoke
@@ -31,7 +32,6 @@ from broker.document import Limits
 from broker.errors import (
     BrokerError,
     MintFailed,
-    StoreUnavailable,
     TaskEnded,
     TaskNotFound,
     VaultUnavailable,
@@ -64,6 +64,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 NO_LIMITS = Limits()
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,10 +299,12 @@ class Issuer:
             raise
 
     async def _give_up(self, call: Call, decided: Decided, intent: Issuance, error: BrokerError) -> None:
+        """Take back what a failed mint may have made. The intent stays for the sweeper where the record fails too."""
         try:
             await self._store.write(lambda conn: record.give_up(conn, call, decided, intent, error))
-        except StoreUnavailable:
-            await self._retract(intent)  # the sweeper settles the intent later
+        except Exception as failure:
+            log.error("the end of an intent cannot be recorded", issuance=intent.id, exc_info=failure)
+            await self._retract(intent)
         self._revoker.wake()
 
     async def _unrecorded(self, anchor: Anchor, issuance: Issuance) -> None:
@@ -311,8 +315,10 @@ class Issuer:
             await self._retire(anchor, "record.failed")
 
     async def _retire(self, anchor: Anchor, reason: str) -> None:
-        with contextlib.suppress(BrokerError):
+        try:
             await self._anchors.retire(anchor, reason)
+        except Exception as failure:
+            log.error("the end of an anchor cannot be recorded", anchor=anchor.id, exc_info=failure)
         self._revoker.wake()
 
     async def _retract(self, issuance: Issuance) -> None:

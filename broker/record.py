@@ -149,6 +149,7 @@ def deliver(conn: Connection, call: Call, decided: Decided, issuance: Issuance) 
 
 def give_up(conn: Connection, call: Call, decided: Decided, intent: Issuance, error: BrokerError) -> None:
     """Record that minting failed, and put up for revocation what may exist all the same."""
+    issuances.release_request(conn, intent.id)
     revoke.queue_issuance(conn, intent, "mint_failed", call.now)
     facts = _facts(decided, intent)
     events.append(

@@ -54,6 +54,9 @@ class Transport:
             auto_decompress=False,
             trust_env=False,
         )
+        # Reading an engine makes a credential: a GET whose reply was lost must
+        # not be sent again behind our back.
+        self._session._retry_connection = False
 
     async def send(
         self, method: str, path: Path, token: Secret[str] | None, body: JsonObject | None, limit: int

@@ -58,6 +58,7 @@ _REQUEST_REVOCATION_OF_TASK = (
     .values(_revoking_values)
     .returning(*_rows.columns)
 )
+_RELEASE_REQUEST = update(_table).where(_by_id).values(request_id=None)
 _FAIL = (
     update(_table)
     .where(_by_id, _minting)
@@ -167,6 +168,11 @@ def request_revocation_of_task(conn: Connection, task_id: str, reason: str, now:
     """Move what a task has MINTING or ACTIVE to REVOKING and return it, except what can only expire."""
     values = {"task_id_": task_id, "reason_": reason, "now_": now}
     return _rows.all(conn, _REQUEST_REVOCATION_OF_TASK, values)
+
+
+def release_request(conn: Connection, issuance_id: str) -> None:
+    """Let the request be made again under its id: nothing was handed out for it."""
+    conn.execute(_RELEASE_REQUEST, {"id_": issuance_id})
 
 
 def fail(conn: Connection, issuance_id: str, reason: str, now: datetime) -> bool:

@@ -36,24 +36,25 @@ def failing_inserts(settings: Settings, table: str, condition: str) -> Iterator[
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             connection.execute(
-                f"CREATE TRIGGER injected BEFORE INSERT ON {table} WHEN {condition} "
+                f"CREATE TRIGGER injected_{table} BEFORE INSERT ON {table} WHEN {condition} "
                 "BEGIN SELECT RAISE(ABORT, 'injected'); END"
             )
             connection.commit()
             yield
-            connection.execute("DROP TRIGGER injected")
+            connection.execute(f"DROP TRIGGER injected_{table}")
             connection.commit()
         return
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(
-            "CREATE FUNCTION injected() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'injected'; END $$"
+            "CREATE OR REPLACE FUNCTION injected() RETURNS trigger LANGUAGE plpgsql "
+            "AS $$ BEGIN RAISE EXCEPTION 'injected'; END $$"
         )
         connection.execute(
-            f"CREATE TRIGGER injected BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition}) "
+            f"CREATE TRIGGER injected_{table} BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition}) "
             "EXECUTE FUNCTION injected()"
         )
         yield
-        connection.execute(f"DROP TRIGGER injected ON {table}")
+        connection.execute(f"DROP TRIGGER injected_{table} ON {table}")
 
 
 class Minted:
