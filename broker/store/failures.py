@@ -17,6 +17,10 @@ class TransactionLostError(Exception):
     """The database ended a transaction on its own."""
 
 
+class CommitFailedError(Exception):
+    """COMMIT was sent and did not succeed: nobody knows what became of it."""
+
+
 class Conflict(RuntimeError):
     """A row contradicts a constraint of the tables, alone in its transaction and twice.
 
@@ -31,6 +35,10 @@ def translate(error: BaseException) -> BaseException:
     """
     if isinstance(error, TransactionLostError):
         return StoreUnavailable("the database ended the transaction")
+    if isinstance(error, CommitFailedError):
+        cause = error.__cause__
+        detail = _describe(cause.orig) if isinstance(cause, DBAPIError) else type(cause).__name__
+        return StoreUnavailable(f"the outcome of COMMIT is not known: {detail}")
     if isinstance(error, PoolTimeout):
         return StoreUnavailable("all connections to the database are busy")
     if not isinstance(error, StatementError):

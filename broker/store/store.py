@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection
@@ -18,6 +19,8 @@ from broker.store.writer import Writer
 T = TypeVar("T")
 
 MAX_READING: Final = 4096
+# Longer than every timeout of the database's own.
+PATIENCE: Final = timedelta(seconds=20)
 
 
 class Store:
@@ -28,12 +31,14 @@ class Store:
 
     Args:
         url: ``sqlite:///file`` or ``postgresql+psycopg://…``.
+        patience: The longest a caller waits, also for a database that hangs.
 
     Raises:
         ConfigError: when the URL is neither.
     """
 
-    def __init__(self, url: Secret[str]) -> None:
+    def __init__(self, url: Secret[str], patience: timedelta = PATIENCE) -> None:
+        self._patience = patience.total_seconds()
         self._engines = open_engines(parse_url(url))
         self._threads: ThreadPoolExecutor | None = None
         self._writer: Writer | None = None
@@ -70,7 +75,7 @@ class Store:
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._read, work, time.monotonic())
         self._reading.add(running)  # type: ignore[arg-type]  # what it results in concerns its caller alone
         running.add_done_callback(self._reading.discard)
-        return await running
+        return await self._answer(running)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run a work in a transaction, perhaps together with others, and return once it is durable.
@@ -84,7 +89,7 @@ class Store:
         """
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
-        return await self._writer.submit(work)
+        return await self._answer(self._writer.submit(work))
 
     async def check(self) -> None:
         """Check that the database can be reached and is at the newest migration.
@@ -93,6 +98,13 @@ class Store:
             StoreUnavailable: when it is not; says what to do.
         """
         await self.read(migrate.check)
+
+    async def _answer(self, future: asyncio.Future[T]) -> T:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await future
+        except TimeoutError:
+            raise StoreUnavailable(f"the database did not answer within {self._patience:g} seconds") from None
 
     def _read(self, work: Callable[[Connection], T], asked_at: float) -> T:
         if asked_at <= self._unreachable_at:

@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, NestedTransaction
 from sqlalchemy.exc import SQLAlchemyError
 
 from broker.errors import StoreUnavailable
 from broker.store.engine import transaction_holds
-from broker.store.failures import TransactionLostError, is_disconnect, may_pass, translate
+from broker.store.failures import CommitFailedError, TransactionLostError, may_pass, translate
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ class Writer:
             return _failed(jobs, failure.__cause__)
         except _NotCommittedError as failure:
             return _failed(jobs, failure.cause)
-        except Exception as error:  # COMMIT failed: nobody knows what became of it
+        except Exception as error:
             return _failed(jobs, error)
         return [job for job in jobs if may_pass(job.error)]
 
@@ -181,7 +181,10 @@ class Writer:
                     raise TransactionLostError
             except BaseException as error:
                 raise _NotCommittedError(error) from None
-            transaction.commit()
+            try:
+                transaction.commit()
+            except Exception as error:
+                raise CommitFailedError from error
 
 
 def _run_together(conn: Connection, jobs: Sequence[Job[Any]]) -> None:
@@ -196,11 +199,19 @@ def _run_guarded(conn: Connection, jobs: Sequence[Job[Any]]) -> None:
             job.run(conn)
             savepoint.commit()
         except BaseException as error:
-            if is_disconnect(error):
+            if not _rolled_back(savepoint):
                 raise
-            # Fails when the whole transaction is lost, and so ends the attempt.
-            savepoint.rollback()
             job.error = error
+
+
+def _rolled_back(savepoint: NestedTransaction) -> bool:
+    # A full disk, for one, makes SQLite give up the whole transaction; a lost
+    # connection takes it along.
+    try:
+        savepoint.rollback()
+    except SQLAlchemyError:
+        return False
+    return not savepoint.connection.invalidated
 
 
 def _failed(jobs: Sequence[Job[Any]], error: BaseException | None) -> list[Job[Any]]:
