@@ -17,11 +17,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias, TypeVar
 
 import grpc
+from credbroker._wire import to_struct
 from credbroker.v1 import credential_service_pb2 as credentials
 from credbroker.v1 import credential_service_pb2_grpc, issuance_pb2, task_pb2, task_service_pb2_grpc
 from credbroker.v1 import task_service_pb2 as tasks
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.dev.pki import DevAuthority
 from broker.errors import (
@@ -136,11 +138,13 @@ class FakeBroker:
 
     def count(self, method: str) -> int:
         """Return how many calls of a method have arrived."""
-        return len(self.requests(method))
-
-    def requests(self, method: str) -> list[Message]:
         with self._lock:
-            return [seen.request for seen in self.calls if seen.method == method]
+            return sum(seen.method == method for seen in self.calls)
+
+    def requests(self, kind: type[Q]) -> list[Q]:
+        """Return the requests of one kind, in the order in which they arrived."""
+        with self._lock:
+            return [seen.request for seen in self.calls if isinstance(seen.request, kind)]
 
     def wait_for(self, method: str, count: int) -> None:
         """Wait until that many calls of a method have arrived."""
@@ -174,7 +178,7 @@ class FakeBroker:
         metadata = dict(context.invocation_metadata())
         header = metadata.get("authorization")
         token = header.removeprefix("Bearer ") if isinstance(header, str) else None
-        certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
+        certificate = _certificate(context)
         with self._arrival:
             self.calls.append(Seen(method, token, request, certificate))
             fault = self._faults[method].popleft() if self._faults[method] else None
@@ -209,6 +213,12 @@ class FakeBroker:
                 self._scope(scope)
             earlier = self._started[request.request_id] = self._start(request.spec).id
         return tasks.StartTaskResponse(task=self.tasks[earlier])
+
+    def get_task(self, request: tasks.GetTaskRequest) -> tasks.GetTaskResponse:
+        return tasks.GetTaskResponse(task=self._task(request.id))
+
+    def list_tasks(self, request: tasks.ListTasksRequest) -> tasks.ListTasksResponse:
+        return tasks.ListTasksResponse(tasks=list(reversed(self.tasks.values())))
 
     def heartbeat_task(self, request: tasks.HeartbeatTaskRequest) -> tasks.HeartbeatTaskResponse:
         task = self._active(request.id)
@@ -245,7 +255,7 @@ class FakeBroker:
             credential.vault_token.vault_address = "https://vault.test:8200"
             credential.vault_token.vault_namespace = "agents"
         else:
-            credential.leased.data.update({**scope.data, "password": next(self.secrets)})
+            credential.leased.data.CopyFrom(to_struct({**scope.data, "password": next(self.secrets)}))
         return credentials.IssueCredentialResponse(credential=credential, task=task)
 
     def renew(self, request: credentials.RenewCredentialRequest) -> credentials.RenewCredentialResponse:
@@ -296,8 +306,8 @@ class FakeBroker:
             labels=spec.labels,
             declared_scopes=spec.declared_scopes,
             state=task_pb2.TASK_STATE_ACTIVE,
-            create_time=now,
-            deadline=now + timeout,
+            create_time=_time(now),
+            deadline=_time(now + timeout),
             revocation=task_pb2.REVOCATION_STATE_NOT_REQUESTED,
         )
         if spec.HasField("heartbeat_interval"):
@@ -339,9 +349,9 @@ class FakeBroker:
             parameters=parameters,
             state=issuance_pb2.ISSUANCE_STATE_ACTIVE,
             revocability=scope.revocability,
-            create_time=now,
-            expire_time=min(now + ttl, deadline),
-            max_expire_time=min(now + max(scope.max_ttl, ttl), deadline),
+            create_time=_time(now),
+            expire_time=_time(min(now + ttl, deadline)),
+            max_expire_time=_time(min(now + max(scope.max_ttl, ttl), deadline)),
         )
         self.issuances[record.id] = record
         return record
@@ -353,6 +363,12 @@ class _TaskService(task_service_pb2_grpc.TaskServiceServicer):
 
     def StartTask(self, request: tasks.StartTaskRequest, context: grpc.ServicerContext) -> tasks.StartTaskResponse:
         return self._broker.handle("StartTask", self._broker.start_task, request, context)
+
+    def GetTask(self, request: tasks.GetTaskRequest, context: grpc.ServicerContext) -> tasks.GetTaskResponse:
+        return self._broker.handle("GetTask", self._broker.get_task, request, context)
+
+    def ListTasks(self, request: tasks.ListTasksRequest, context: grpc.ServicerContext) -> tasks.ListTasksResponse:
+        return self._broker.handle("ListTasks", self._broker.list_tasks, request, context)
 
     def HeartbeatTask(
         self, request: tasks.HeartbeatTaskRequest, context: grpc.ServicerContext
@@ -383,6 +399,18 @@ class _CredentialService(credential_service_pb2_grpc.CredentialServiceServicer):
         self, request: credentials.RevokeCredentialRequest, context: grpc.ServicerContext
     ) -> credentials.RevokeCredentialResponse:
         return self._broker.handle("RevokeCredential", self._broker.revoke, request, context)
+
+
+def _certificate(context: grpc.ServicerContext) -> bytes | None:
+    """Return the caller's certificate, which the stubs of grpcio have as numbers."""
+    (certificate,) = context.auth_context().get("x509_pem_cert") or (None,)
+    return certificate if isinstance(certificate, bytes) else None
+
+
+def _time(moment: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
 
 
 def new_id(now: datetime) -> str:

@@ -57,7 +57,7 @@ class LoopThread:
 class Blocking:
     """An object of the asynchronous client, called like one of the blocking client."""
 
-    def __init__(self, thread: LoopThread, inner: object) -> None:
+    def __init__(self, thread: LoopThread, inner: Any) -> None:
         self._thread = thread
         self._inner = inner
 
@@ -87,7 +87,8 @@ class Blocking:
         return self._inner[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._inner)
+        names: Iterator[str] = iter(self._inner)
+        return names
 
     def __contains__(self, name: object) -> bool:
         return name in self._inner
@@ -98,7 +99,8 @@ class Blocking:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Blocking) and self._inner == other._inner
 
-    __hash__ = None
+    def __hash__(self) -> int:
+        return hash(self._inner)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import credbroker
 import pytest
 from credbroker.aio import AsyncClient
 from credbroker.v1 import task_pb2
+from credbroker.v1.credential_service_pb2 import IssueCredentialRequest
 
 from tests.contract.client.conftest import LoopThread, TravelClock
 from tests.fakes.broker import DEFAULT_TOKEN, FakeBroker, Hold
@@ -118,7 +119,7 @@ async def test_many_at_once_start_one_task(client: AsyncClient, broker: FakeBrok
         found = await asyncio.gather(*(task.credential("vault") for _ in range(20)))
         assert len({credential.token for credential in found}) == 20
         assert len(broker.tasks) == 1
-        first = [request for request in broker.requests("IssueCredential") if request.HasField("new_task")]
+        first = [request for request in broker.requests(IssueCredentialRequest) if request.HasField("new_task")]
         assert len(first) == 1
 
 

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 from credbroker.cli import main
+from credbroker.cli._child import Signals
 from credbroker.v1 import task_pb2
+from credbroker.v1.credential_service_pb2 import IssueCredentialRequest
 
 from broker.dev.pki import DevAuthority
 from broker.errors import Locked, ParametersInvalid
@@ -98,7 +101,7 @@ def test_issue_as_json(run: Run, broker: FakeBroker) -> None:
     assert (facts["scope"], facts["kind"], facts["renewable"]) == ("db", "leased", False)
     assert facts["revocability"] == "individual"
     assert facts["expires_at"] < facts["max_expires_at"]
-    (request,) = broker.requests("IssueCredential")
+    (request,) = broker.requests(IssueCredentialRequest)
     assert dict(request.parameters) == {"role": "ro", "n": 3}
     assert not request.new_task.HasField("timeout")
 
@@ -246,7 +249,7 @@ def test_exec_gives_the_command_its_credentials_and_nothing_else(run: Run, broke
     assert seen["PGPASSWORD"] == "secret-3"
     assert "CREDBROKER_TOKEN" not in seen
     assert seen["CREDBROKER_ADDRESS"] == broker.address
-    first, second, _ = broker.requests("IssueCredential")
+    first, second, _ = broker.requests(IssueCredentialRequest)
     assert dict(second.parameters) == {"role": "ro"}
     assert second.ttl.ToTimedelta() == timedelta(seconds=90)
     assert not first.HasField("ttl")
@@ -322,6 +325,62 @@ def test_exec_tells_when_it_cannot_renew(run: Run, broker: FakeBroker) -> None:
     assert code == 0
     assert "db: works until" in err
     assert "LOCKED" in err
+
+
+def test_exec_hands_a_signal_on_while_the_command_runs(run: Run, broker: FakeBroker) -> None:
+    script = "trap 'exit 9' USR1; kill -USR1 $PPID; while :; do sleep 0.05; done"
+    assert run("exec", "--scope", "vault", "--purpose", "p", "--", "/bin/sh", "-c", script)[0] == 9
+    assert broker.live() == []
+
+
+def test_a_signal_while_credentials_are_asked_for(run: Run, broker: FakeBroker) -> None:
+    held = Hold()
+    broker.script("IssueCredential", held)
+
+    def interrupt() -> None:
+        held.arrived.wait(20)
+        os.kill(os.getpid(), signal.SIGTERM)
+        held.release.set()
+
+    before = signal.getsignal(signal.SIGTERM)
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    code, out, _ = run("exec", "--scope", "vault", "--purpose", "p", "--", "echo", "ran")
+    interrupting.join()
+    assert (code, out) == (128 + signal.SIGTERM, "")
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert broker.live() == []
+
+
+def test_a_signal_while_the_command_is_started_reaches_it() -> None:
+    with Signals() as signals:
+        signals._starting = True
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert signals.run(["/bin/sh", "-c", "sleep 20"], dict(os.environ)) == 128 + signal.SIGUSR2
+
+
+def test_the_terminals_interrupt_reaches_the_command_once(environment: dict[str, str], broker: FakeBroker) -> None:
+    ours, theirs = os.openpty()
+    script = "trap 'echo caught' INT; echo ready; while IFS= read -r line; [ \"$line\" != end ]; do :; done; echo over"
+    command = [*COMMAND, "exec", "--scope", "vault", "--purpose", "p", "--", "/bin/bash", "-c", script]
+    process = subprocess.Popen(command, env=environment, preexec_fn=lambda: os.login_tty(theirs))
+    os.close(theirs)
+    assert b"ready" in read_until(ours, b"ready")
+    os.write(ours, b"\x03")
+    seen = read_until(ours, b"caught")
+    os.write(ours, b"end\n")
+    seen += read_until(ours, b"over")
+    assert process.wait(20) == 0
+    os.close(ours)
+    assert seen.count(b"caught") == 1
+    assert broker.live() == []
+
+
+def read_until(terminal: int, mark: bytes) -> bytes:
+    seen = b""
+    while mark not in seen:
+        seen += os.read(terminal, 1024)
+    return seen
 
 
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:

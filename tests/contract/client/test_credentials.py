@@ -8,7 +8,9 @@ from typing import Any
 import credbroker
 import grpc
 import pytest
+from credbroker._wire import from_struct
 from credbroker.v1 import issuance_pb2
+from credbroker.v1.credential_service_pb2 import IssueCredentialRequest, RenewCredentialRequest
 
 from broker.errors import LimitReached, Locked, VaultUnavailable
 from tests.contract.client.conftest import MakeClient, TravelClock, until
@@ -51,18 +53,10 @@ def test_a_leased_secret(task: Any) -> None:
 def test_parameters_by_mapping_and_by_name(task: Any, broker: FakeBroker) -> None:
     given = {"ttl": "30d", "parameters": {"a": [1, None, True]}, "nested": {"x": 1.5}}
     task.credential("db", given, role="ro", scope="s", self="me", ttl=timedelta(seconds=90))
-    (request,) = broker.requests("IssueCredential")
+    (request,) = broker.requests(IssueCredentialRequest)
     assert request.scope == "db"
     assert request.ttl.ToTimedelta() == timedelta(seconds=90)
-    assert dict(request.parameters) == {
-        "ttl": "30d",
-        "role": "ro",
-        "scope": "s",
-        "self": "me",
-        "parameters": request.parameters["parameters"],
-        "nested": request.parameters["nested"],
-    }
-    assert list(request.parameters["parameters"]["a"]) == [1, None, True]
+    assert from_struct(request.parameters) == {**given, "role": "ro", "scope": "s", "self": "me"}
 
 
 @pytest.mark.parametrize(
@@ -102,11 +96,11 @@ def test_revoking(task: Any, broker: FakeBroker) -> None:
     [
         (issuance_pb2.REVOCABILITY_WITH_TASK, credbroker.Revocability.WITH_TASK),
         (issuance_pb2.REVOCABILITY_AT_EXPIRY, credbroker.Revocability.AT_EXPIRY),
-        (99, credbroker.Revocability.AT_EXPIRY),
+        (issuance_pb2.REVOCABILITY_UNSPECIFIED, credbroker.Revocability.AT_EXPIRY),
     ],
 )
 def test_what_cannot_be_revoked_by_itself_says_so(
-    task: Any, broker: FakeBroker, sent: int, seen: credbroker.Revocability
+    task: Any, broker: FakeBroker, sent: issuance_pb2.Revocability.ValueType, seen: credbroker.Revocability
 ) -> None:
     broker.scopes["vault"].revocability = sent
     credential = task.credential("vault")
@@ -127,7 +121,7 @@ def test_renewing_moves_the_end_and_keeps_the_secret(task: Any, broker: FakeBrok
     assert credential.remaining > timedelta(seconds=290)
     credential.renew(timedelta(minutes=10))
     assert credential.remaining > timedelta(minutes=9)
-    assert broker.requests("RenewCredential")[1].ttl.ToTimedelta() == timedelta(minutes=10)
+    assert broker.requests(RenewCredentialRequest)[1].ttl.ToTimedelta() == timedelta(minutes=10)
 
 
 def test_renewing_what_cannot_be_renewed(task: Any) -> None:
@@ -179,7 +173,7 @@ def test_fresh_issues_anew_what_cannot_be_renewed(task: Any, broker: FakeBroker,
     travel.advance(seconds=245)
     successor = credential.fresh()
     assert (credential.token, successor.token) == ("secret-1", "secret-2")
-    first, second = broker.requests("IssueCredential")
+    first, second = broker.requests(IssueCredentialRequest)
     assert (second.scope, second.parameters, second.ttl) == (first.scope, first.parameters, first.ttl)
     assert second.task_id == task.id
     assert second.request_id != first.request_id

@@ -126,6 +126,7 @@ def write_svid(authority: DevAuthority, folder: Path, spiffe_id: str) -> dict[st
 def presented(broker: FakeBroker) -> list[str]:
     found = []
     for seen in broker.calls:
+        assert seen.certificate is not None
         names = x509.load_pem_x509_certificate(seen.certificate).extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         )

@@ -10,6 +10,8 @@ import credbroker
 import grpc
 import pytest
 from credbroker.v1 import issuance_pb2, task_pb2
+from credbroker.v1.credential_service_pb2 import IssueCredentialRequest
+from credbroker.v1.task_service_pb2 import StartTaskRequest
 
 from broker.errors import (
     LimitReached,
@@ -43,7 +45,7 @@ def test_what_may_pass_is_tried_again_under_the_same_request_id(
     broker.script("IssueCredential", trouble, trouble)
     with client.task("p") as task:
         assert task.credential("vault").token == "secret-1"
-    assert len({request.request_id for request in broker.requests("IssueCredential")}) == 1
+    assert len({request.request_id for request in broker.requests(IssueCredentialRequest)}) == 1
     assert broker.count("IssueCredential") == 3
 
 
@@ -95,7 +97,7 @@ def test_an_attempt_that_hangs_is_given_up_and_repeated(make_client: MakeClient,
     broker.script("StartTask", Hang(act=True))
     task = make_client(timeout=0.3).task("p").start()
     assert list(broker.tasks) == [task.id]
-    first, second = broker.requests("StartTask")
+    first, second = broker.requests(StartTaskRequest)
     assert first.request_id == second.request_id
 
 
@@ -115,7 +117,7 @@ def test_a_lost_credential_is_revoked_before_another_is_issued(
         credential = task.credential("vault")
         methods = [seen.method for seen in broker.calls]
         assert methods[1:] == ["IssueCredential", "IssueCredential", "RevokeCredential", "IssueCredential"]
-        _, lost, again, fresh = broker.requests("IssueCredential")
+        _, lost, again, fresh = broker.requests(IssueCredentialRequest)
         assert lost.request_id == again.request_id != fresh.request_id
         assert len(broker.live()) == 2
         assert credential.issuance_id in broker.live()
@@ -126,7 +128,7 @@ def test_a_lost_first_reply_leaves_one_task(client: Any, broker: FakeBroker) -> 
     with client.task("p") as task:
         credential = task.credential("vault")
         assert list(broker.tasks) == [task.id]
-        assert broker.requests("IssueCredential")[-1].task_id == task.id
+        assert broker.requests(IssueCredentialRequest)[-1].task_id == task.id
         assert broker.live() == [credential.issuance_id]
     assert broker.live() == []
 

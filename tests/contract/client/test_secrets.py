@@ -5,14 +5,14 @@ import io
 import logging
 import pickle
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import credbroker
 import grpc
 import pytest
 from credbroker.v1 import credential_service_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 
 from tests.contract.client.conftest import MakeClient, TravelClock
 from tests.fakes.broker import Abort, FakeBroker, Lose
@@ -61,7 +61,8 @@ def test_nothing_shows_a_secret(
         for text in map(shown, [*held, task, canary_client]):
             assert CANARY not in text
         travel.advance(seconds=301)
-        for failing in (lambda: held[0].token, lambda: held[1]["nope"], lambda: held[0].renew()):
+        reads: list[Callable[[], object]] = [lambda: held[0].token, lambda: held[1]["nope"], lambda: held[0].renew()]
+        for failing in reads:
             with pytest.raises((credbroker.Error, KeyError)) as caught:
                 failing()
             errors.append(caught.value)
@@ -119,9 +120,9 @@ def test_nothing_that_holds_a_secret_is_pickled_or_copied(make_client: MakeClien
         for leak in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="cannot be pickled"):
                 leak(inner)
-    parts = [inner._io._evidence for inner in [getattr(client, "_inner", client)]]
-    parts.append(getattr(credential, "_inner", credential)._issued.secret)
-    for part in parts:
+    inner_client: Any = getattr(client, "_inner", client)
+    inner_credential: Any = getattr(credential, "_inner", credential)
+    for part in (inner_client._io._evidence, inner_credential._issued.secret):
         assert "***" in repr(part)
         with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(part)
@@ -140,7 +141,7 @@ def redacted(descriptor: Descriptor, path: str = "") -> Iterator[str]:
     for field in descriptor.fields:
         if field.GetOptions().debug_redact:
             yield f"{path}{field.name}"
-        elif field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.full_name.startswith("credbroker"):
+        elif field.message_type is not None and field.message_type.full_name.startswith("credbroker"):
             yield from redacted(field.message_type, f"{path}{field.name}.")
 
 

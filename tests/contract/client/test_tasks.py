@@ -10,6 +10,8 @@ import credbroker
 import grpc
 import pytest
 from credbroker.v1 import task_pb2
+from credbroker.v1.credential_service_pb2 import IssueCredentialRequest
+from credbroker.v1.task_service_pb2 import HeartbeatTaskRequest, StartTaskRequest
 
 from broker.errors import TaskEnded
 from tests.contract.client.conftest import MakeClient, until
@@ -18,11 +20,11 @@ from tests.fakes.broker import Abort, FakeBroker, Hold, Refuse
 
 def test_the_first_credential_starts_the_task_in_the_same_call(client: Any, broker: FakeBroker) -> None:
     with client.task("monthly report", labels={"env": "prod"}, timeout=600) as task:
-        assert task.id is None
+        assert "not started" in repr(task)
         task.credential("vault")
         task.credential("vault")
         assert [seen.method for seen in broker.calls] == ["IssueCredential", "IssueCredential"]
-        first, second = broker.requests("IssueCredential")
+        first, second = broker.requests(IssueCredentialRequest)
         assert first.new_task.purpose == "monthly report"
         assert first.new_task.labels == {"env": "prod"}
         assert first.new_task.timeout.ToTimedelta() == timedelta(seconds=600)
@@ -36,7 +38,7 @@ def test_the_first_credential_starts_the_task_in_the_same_call(client: Any, brok
 def test_declared_scopes_start_the_task_on_entering(client: Any, broker: FakeBroker) -> None:
     with client.task("p", scopes=["vault", "db"]) as task:
         assert task.id in broker.tasks
-        assert broker.requests("StartTask")[0].spec.declared_scopes == ["vault", "db"]
+        assert broker.requests(StartTaskRequest)[0].spec.declared_scopes == ["vault", "db"]
 
 
 def test_a_declared_scope_that_is_not_granted_fails_before_the_work(client: Any, broker: FakeBroker) -> None:
@@ -153,7 +155,7 @@ def test_heartbeats_go_on_through_errors_and_end_with_the_task(
     with client.task("p", heartbeat_interval=0.15) as task:
         task.credential("vault")
         broker.wait_for("HeartbeatTask", 5)
-        assert {request.id for request in broker.requests("HeartbeatTask")} == {task.id}
+        assert {request.id for request in broker.requests(HeartbeatTaskRequest)} == {task.id}
         assert not task.ended
         assert beating()
     assert "hiccup" in caplog.text
