@@ -41,9 +41,10 @@ async def test_everything_else_is_refused(world: World, method: str, path: str, 
         agent.adapter.request(method, f"/v1/{path}", json=body)
 
 
-async def test_two_hundred_children_die_in_one_call(world: World, vault: VaultClient) -> None:
+async def test_many_children_die_in_one_call(world: World, vault: VaultClient) -> None:
     anchor = await world.anchor()
-    minted = [await world.mint(anchor) for _ in range(200)]
+    # Each service token is a few writes to Vault's storage, made and unmade; a batch token is none.
+    minted = [await world.mint(anchor) for _ in range(20 if world.individual else 200)]
     assert await world.works(minted[-1])
     assert await retract(vault, anchor.accessor, None)
     assert not any([await world.works(one) for one in minted])
