@@ -1,8 +1,7 @@
 """One record in full, for people: its facts, and what happened to it."""
 
 import json
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from credbroker.v1.audit_event_pb2 import AuditEvent
 from credbroker.v1.issuance_pb2 import Issuance
@@ -16,15 +15,12 @@ from rich.text import Text
 
 from broker.cli.output import say
 from broker.cli.times import clock_time, full_time, span
-from broker.cli.views import STYLES, issuance_state, outcome, revocability, revocation, task_state, when
+from broker.cli.views import STYLES, issuance_state, mark_of, outcome, revocability, revocation, task_state, when
 from broker.model import JsonValue
 from broker.terminal import printable, printable_lines
 
 Facts = Sequence[tuple[str, str]]
 
-_MARKS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"success": ("✓", "green"), "denied": ("✗", "red"), "failure": ("!", "red")}
-)
 # Said above the timeline already, or of use to programs alone.
 _QUIET_ATTRIBUTES = frozenset({"evidence", "evidence_sha256", "fingerprint", "kind", "parameters"})
 
@@ -96,7 +92,7 @@ def timeline(events: Sequence[AuditEvent]) -> Text:
         at = when(event.time)
         if previous is None or when(previous.time).date() != at.date():
             text.append(f"\n  {at:%Y-%m-%d} (UTC)", "dim")
-        mark, style = _MARKS.get(outcome(event), ("?", ""))
+        mark, style = mark_of(outcome(event))
         text.append(f"\n  {clock_time(at)}  ", "dim").append(mark, style)
         text.append(f" {printable(event.type)}", "not bold").append(_about(event), "dim")
         for line in (_refusal(event), _further(event.attributes)):
@@ -151,7 +147,7 @@ def show_explanation(reply: ExplainAccessResponse, scope: str) -> None:
     if reply.reason:
         text.append(printable(f" ({reply.reason})"))
     for step in reply.steps:
-        mark, style = _MARKS["success" if step.passed else "denied"]
+        mark, style = mark_of("success" if step.passed else "denied")
         decisive = "  <- decides" if step.rule == reply.deciding_rule and not step.passed else ""
         text.append("\n  ").append(mark, style).append(f" {printable(step.rule)}", "not bold")
         text.append(f"  {printable(step.detail)}" if step.detail else "", "dim").append(decisive, "bold")

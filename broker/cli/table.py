@@ -27,6 +27,7 @@ class Column(Generic[Row]):
         flexible: Whether it may be cut to make room.
         keep_end: Whether the end is what matters when it is cut.
         only_wide: Whether only ``--wide`` shows it.
+        only_narrow: Whether ``--wide`` shows it in other columns.
         style: A rich style for the value.
     """
 
@@ -36,6 +37,7 @@ class Column(Generic[Row]):
     flexible: bool = False
     keep_end: bool = False
     only_wide: bool = False
+    only_narrow: bool = False
     style: Callable[[Row], str] | None = None
 
 
@@ -48,7 +50,7 @@ def render(rows: Sequence[Row], columns: Sequence[Column[Row]], *, wide: bool, w
         wide: Show everything, also beyond the width.
         width: Cells of the terminal.
     """
-    shown = [column for column in columns if wide or not column.only_wide]
+    shown = [column for column in columns if not (column.only_narrow if wide else column.only_wide)]
     cells = [[_cell(column, row, wide) for column in shown] for row in rows]
     natural = [
         max(cell_len(column.title), *(cell_len(line[index]) for line in cells)) for index, column in enumerate(shown)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from credbroker.v1.audit_event_pb2 import AuditEvent, AuditOutcome
+from credbroker.v1.audit_event_pb2 import AUDIT_OUTCOME_SUCCESS, AuditEvent, AuditOutcome
 from credbroker.v1.issuance_pb2 import Issuance, IssuanceState, Revocability
 from credbroker.v1.lock_pb2 import Lock
 from credbroker.v1.scope_pb2 import Scope
@@ -27,6 +27,7 @@ STYLES = {
     "denied": "red",
     "failure": "red",
 }
+_MARKS = {"success": ("✓", "green"), "denied": ("✗", "red"), "failure": ("!", "red")}
 _TARGETS = {"agent": "agent", "agent_pattern": "pattern", "task_id": "task", "scope": "scope"}
 
 Row = TypeVar("Row", bound=Message)
@@ -89,6 +90,22 @@ def outcome(event: AuditEvent) -> str:
     return enum_name(AuditOutcome.DESCRIPTOR, event.outcome)
 
 
+def mark_of(state: str) -> tuple[str, str]:
+    """Return the mark of an outcome, and its colour."""
+    return _MARKS.get(state, ("?", ""))
+
+
+def marked(event: AuditEvent) -> str:
+    """Return what happened, marked with how it came out."""
+    return f"{mark_of(outcome(event))[0]} {event.type}"
+
+
+def about(event: AuditEvent) -> str:
+    """Return why an event went wrong, if it did, and the scope concerned."""
+    reason = event.reason if event.outcome != AUDIT_OUTCOME_SUCCESS else ""
+    return " ".join(part for part in (reason, event.scope) if part)
+
+
 def holds(lock: Lock) -> str:
     """Return what a lock holds, in words."""
     kind = lock.target.WhichOneof("target")
@@ -148,11 +165,12 @@ ISSUANCES: tuple[Column[Issuance], ...] = (
 
 EVENTS: tuple[Column[AuditEvent], ...] = (
     _time("TIME (UTC)", lambda event: event.time),
-    Column("EVENT", lambda event: event.type),
-    _state("OUTCOME", outcome),
+    Column("EVENT", marked, full=lambda event: event.type, style=lambda event: mark_of(outcome(event))[1]),
     _agent("ACTOR", lambda event: event.actor),
-    Column("SCOPE", lambda event: event.scope, flexible=True),
-    Column("REASON", lambda event: event.reason, flexible=True),
+    Column("ABOUT", about, flexible=True, only_narrow=True),
+    Column("OUTCOME", outcome, only_wide=True),
+    Column("REASON", lambda event: event.reason, only_wide=True),
+    Column("SCOPE", lambda event: event.scope, only_wide=True),
     _id("TASK", lambda event: event.task_id, only_wide=True),
     _id("ISSUANCE", lambda event: event.issuance_id, only_wide=True),
     Column("DETAIL", lambda event: event.detail, only_wide=True),

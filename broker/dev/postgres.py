@@ -31,6 +31,7 @@ USER = "postgres"
 MAX_CONNECTIONS = 200
 
 _UNPRIVILEGED_USER = "nobody"
+_COPY_PREFIX = "credbroker-postgres-"
 _INITDB_SECONDS = 60
 _START_ATTEMPTS = 5
 # Somebody else took the free port first; or a killed server's children are
@@ -65,7 +66,7 @@ class Postgres:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         password = _password(folder / "password")
         data = folder / "data"
-        programs = _Programs()
+        programs = _Programs(folder / "programs")
         try:
             if not (data / "PG_VERSION").exists():
                 _initialise(programs, data, password)
@@ -113,15 +114,22 @@ class Postgres:
 
 
 class _Programs:
-    """Where the binaries are, and who runs them."""
+    """Where the binaries are, and who runs them.
 
-    def __init__(self) -> None:
+    Args:
+        note: File that says where the copy for the unprivileged user is, for
+            the next start to remove it should this process be killed.
+    """
+
+    def __init__(self, note: Path) -> None:
         package = _package()
         self._copy: Path | None = None
         self.user: pwd.struct_passwd | None = None
         if os.geteuid() == 0:
             self.user = pwd.getpwnam(_UNPRIVILEGED_USER)
-            self._copy = Path(tempfile.mkdtemp(prefix="credbroker-postgres-", dir=_public_folder()))
+            _remove_noted(note)
+            self._copy = Path(tempfile.mkdtemp(prefix=_COPY_PREFIX, dir=_public_folder()))
+            note.write_text(str(self._copy))
             self._copy.chmod(0o755)
             package = _copy_package(package, self._copy)
         self.folder = _newest_install(package) / "bin"
@@ -133,6 +141,13 @@ class _Programs:
     def path_of(self, data: Path) -> Path:
         """Return the name under which the server, started in that folder, finds it."""
         return _WORKING_DIRECTORY if self.user is not None and _WORKING_DIRECTORY.exists() else data.absolute()
+
+
+def _remove_noted(note: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        copy = Path(note.read_text())
+        if copy.is_absolute() and copy.name.startswith(_COPY_PREFIX):
+            shutil.rmtree(copy, ignore_errors=True)
 
 
 def _package() -> Path:

@@ -141,3 +141,18 @@ def test_what_agents_write_cannot_move_the_cursor(broker: Command, fake: FakeBro
         shown = broker(*words).stdout
         assert all(char == "\n" or char.isprintable() for char in shown), words
     assert r"\x1b[2J\x1b]0;title\x07[red]x[/red]\nsecond line \u202e :smile:" in broker("tasks", "show", TASK_ID).stdout
+
+
+def test_events_show_what_went_wrong_with_what(broker: Command, fake: FakeBroker) -> None:
+    fake.events = life()
+    broker.environ["COLUMNS"] = "100"
+    lines = broker("audit", "events").stdout.splitlines()
+    assert [line.split(maxsplit=2)[2] for line in lines[1:]] == [
+        "✓ task.started        …/agents/reports  -",
+        "✓ credential.issued   …/agents/reports  reports-db",
+        "✗ request.refused     …/agents/reports  SCOPE_DENIED payments-admin",
+        "✓ task.completed      …/agents/reports  -",
+        "✓ credential.revoked  broker            reports-db",
+    ]
+    wide = broker("audit", "events", "--wide").stdout.splitlines()
+    assert wide[0].split() == ["TIME", "(UTC)", *"EVENT ACTOR OUTCOME REASON SCOPE TASK ISSUANCE DETAIL".split()]
