@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, StoreUnavailable
 from broker.secret import Secret
 
 READERS: Final = 4
@@ -100,11 +100,18 @@ def open_engines(url: URL) -> Engines:
 
 
 def open_for_migration(url: URL) -> Engine:
-    """Return an engine whose transactions exclude all others on SQLite; it creates the file."""
+    """Return an engine whose transactions exclude all others on SQLite, where it creates the file.
+
+    Raises:
+        StoreUnavailable: when the file cannot be created.
+    """
     if url.drivername != "sqlite":
         return create_engine(url, hide_parameters=True, pool_size=1, connect_args=dict(_POSTGRES_CONNECT))
     path = Path(str(url.database))
-    path.touch(mode=0o600, exist_ok=True)
+    try:
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}") from None
     return _sqlite(url, begin="BEGIN EXCLUSIVE", pool_size=1)
 
 

@@ -4,9 +4,11 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Connection, make_url, text
@@ -21,29 +23,42 @@ from tests.fixtures.store import running
 
 
 class Server:
-    """A PostgreSQL of the test's own, with one migrated database."""
+    """A PostgreSQL of these tests' own, that can be ended and started again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.postgres = Postgres.start(folder)
-        self.postgres.create_database("credbroker")
-        self.url = self.postgres.sqlalchemy_url("credbroker")
-        migrate.upgrade(self.url)
 
-    def start(self) -> None:
-        self.postgres = Postgres.start(self._folder, port=self.postgres.port)
+    @contextmanager
+    def away(self, end: Callable[[Postgres], None] = Postgres.stop) -> Iterator[None]:
+        """End the server, and start it again on leaving."""
+        end(self.postgres)
+        try:
+            yield
+        finally:
+            self.postgres = Postgres.start(self._folder, port=self.postgres.port)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("outage") / "server")
     yield server
     server.postgres.stop()
 
 
 @pytest.fixture
-async def store(server: Server) -> AsyncIterator[Store]:
-    async with running(server.url) as store:
+def url(server: Server) -> Secret[str]:
+    """A fresh database on it."""
+    name = f"test_{uuid4().hex}"
+    server.postgres.create_database(name)
+    url = server.postgres.sqlalchemy_url(name)
+    migrate.upgrade(url)
+    return url
+
+
+@pytest.fixture
+async def store(url: Secret[str]) -> AsyncIterator[Store]:
+    async with running(url) as store:
         yield store
 
 
@@ -61,10 +76,9 @@ async def unavailable(store: Store) -> None:
 
 async def test_a_stopped_server_is_reported_and_used_again_when_back(server: Server, store: Store) -> None:
     before = await insert(store)
-    server.postgres.stop()
-    await unavailable(store)
-    await unavailable(store)
-    server.start()
+    with server.away():
+        await unavailable(store)
+        await unavailable(store)
     after = await insert(store)
     assert await store.read(tasks.active) == [before, after]
     await store.check()
@@ -72,24 +86,23 @@ async def test_a_stopped_server_is_reported_and_used_again_when_back(server: Ser
 
 async def test_what_was_acknowledged_survives_a_crash(server: Server, store: Store) -> None:
     acknowledged = await asyncio.gather(*(insert(store) for _ in range(20)))
-    server.postgres.kill()
-    await unavailable(store)
-    server.start()
+    with server.away(Postgres.kill):
+        await unavailable(store)
     assert {task.id for task in await store.read(tasks.active)} == {task.id for task in acknowledged}
 
 
 async def test_everybody_who_waits_for_a_lost_server_is_told_at_once(server: Server, store: Store) -> None:
-    server.postgres.stop()
-    attempts = [store.write(tasks.active) for _ in range(1000)] + [store.read(tasks.active) for _ in range(1000)]
-    results = await asyncio.gather(*attempts, return_exceptions=True)
+    with server.away():
+        attempts = [ask(tasks.active) for ask in (store.write, store.read) for _ in range(1000)]
+        results = await asyncio.gather(*attempts, return_exceptions=True)
     assert {type(result) for result in results} == {StoreUnavailable}
 
 
 async def test_a_restart_between_two_requests_goes_unnoticed(server: Server, store: Store) -> None:
     before = await insert(store)
     await store.read(tasks.active)
-    server.postgres.stop()
-    server.start()
+    with server.away():
+        pass
     after = await insert(store)
     assert await store.read(tasks.active) == [before, after]
 
@@ -131,8 +144,8 @@ async def test_a_connection_lost_again_and_again_is_reported(store: Store) -> No
     await insert(store)
 
 
-async def test_a_server_that_hangs_is_not_waited_for_without_end(server: Server) -> None:
-    async with running(server.url, patience=timedelta(seconds=0.3)) as store:
+async def test_a_server_that_hangs_is_not_waited_for_without_end(server: Server, url: Secret[str]) -> None:
+    async with running(url, patience=timedelta(seconds=0.3)) as store:
         sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = 'credbroker'"
         backends = await store.write(lambda conn: conn.execute(text(sessions)).scalars().all())
         processes = [server.postgres.pid, *backends]
@@ -147,8 +160,8 @@ async def test_a_server_that_hangs_is_not_waited_for_without_end(server: Server)
                 os.kill(pid, signal.SIGCONT)
 
 
-async def test_a_wrong_password_is_an_outage_without_the_password(server: Server) -> None:
-    wrong = make_url(server.url.reveal()).set(password="hunter2").render_as_string(hide_password=False)
+async def test_a_wrong_password_is_an_outage_without_the_password(postgres_url: Secret[str]) -> None:
+    wrong = make_url(postgres_url.reveal()).set(password="hunter2").render_as_string(hide_password=False)
     async with running(Secret(wrong)) as store:
         with pytest.raises(StoreUnavailable, match="password authentication failed") as refused:
             await store.check()
