@@ -44,7 +44,7 @@ async def _serve(settings: Settings) -> None:
     asked_to_end = _on_signal()
     app = await App.start(settings)
     try:
-        log.info("listening", **app.addresses)
+        log.info("started", **app.addresses)
         await _first(asked_to_end.wait(), app.wait())
         log.info("ending: requests under way are finished")
     except Exception as error:
