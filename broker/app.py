@@ -36,6 +36,7 @@ from broker.serve.services import Workflows, build
 from broker.store import Store, events
 from broker.sweep import Sweeper
 from broker.tasks import Tasks
+from broker.undo import Undo
 
 RELOAD_INTERVAL: Final = timedelta(seconds=5)
 MIN_KEY_BYTES: Final = 32
@@ -110,7 +111,8 @@ class App:
         revoker = Revoker(store, vault, clock)
         sweeper = Sweeper(store, anchors, revoker, clock, reaper)
         wait = settings.limits.revocation_wait
-        issuer = Issuer(store, vault, rules, anchors, revoker, clock, key)
+        undo = Undo(store, vault, anchors, revoker, clock)
+        issuer = Issuer(store, vault, rules, anchors, revoker, undo, key)
         workflows = Workflows(
             tasks=Tasks(store, rules, anchors, revoker, wait),
             issuer=issuer,

@@ -14,7 +14,6 @@ revoked, or recorded as undelivered where it cannot be revoked by itself.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -23,11 +22,10 @@ from typing import TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from broker import policy, record, revoke
+from broker import policy, record
 from broker.anchors import Anchors
 from broker.audit import Call
 from broker.authorize import Ask, Grant, decide
-from broker.clock import Clock
 from broker.document import Limits
 from broker.errors import (
     BrokerError,
@@ -40,7 +38,7 @@ from broker.ids import new_id
 from broker.mint import KINDS
 from broker.mint.kind import Holder, Minted, Order
 from broker.mint.naming import role_name
-from broker.mint.retract import is_gone, retract
+from broker.mint.retract import is_gone
 from broker.mint.vault import VaultClient
 from broker.model import (
     Anchor,
@@ -48,7 +46,6 @@ from broker.model import (
     IssuanceState,
     JsonObject,
     JsonValue,
-    Revocability,
     Task,
     TaskSpec,
     TaskState,
@@ -59,6 +56,7 @@ from broker.revoke import Revoker
 from broker.secret import Secret, fingerprint
 from broker.store import Store, events, issuances, tasks
 from broker.tasks import check_start, new_task, started, view
+from broker.undo import Undo
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -111,7 +109,7 @@ class Issuer:
         rules: PolicyCache,
         anchors: Anchors,
         revoker: Revoker,
-        clock: Clock,
+        undo: Undo,
         key: Secret[bytes],
     ) -> None:
         self._store = store
@@ -119,7 +117,7 @@ class Issuer:
         self._rules = rules
         self._anchors = anchors
         self._revoker = revoker
-        self._clock = clock
+        self._undo = undo
         self._key = key
         self._running: set[asyncio.Task[object]] = set()
 
@@ -155,7 +153,7 @@ class Issuer:
             if not await is_gone(self._vault, anchor.accessor, None):
                 raise
         # Somebody revoked the anchor behind the broker's back.
-        await self._anchors.retire(anchor, "anchor.lost")
+        await self._undo.anchor(anchor, "anchor.lost")
         return await self._mint(errand.call, decided, await self._anchor(errand, decided))
 
     async def _decide(self, errand: _Errand) -> Decided:
@@ -231,7 +229,7 @@ class Issuer:
         issuance = self._minted_as(intent, minted)
         refusal = await self._record(
             lambda conn: record.deliver(conn, call, decided, issuance),
-            otherwise=lambda: self._unrecorded(anchor, issuance),
+            otherwise=lambda: self._undo.unrecorded(anchor, issuance),
         )
         return self._respond(decided, issuance, minted, refusal)
 
@@ -241,19 +239,21 @@ class Issuer:
         """Mint what hangs from a holder: its accessor is durable before the lease exists."""
         held = replace(intent, accessor=holder.accessor)
         refusal = await self._record(
-            lambda conn: record.intend(conn, call, decided, held), otherwise=lambda: self._retract(held)
+            lambda conn: record.intend(conn, call, decided, held),
+            otherwise=lambda: self._undo.token(holder.accessor),
         )
         if refusal is not None:
-            await self._retract(held)
+            await self._undo.token(holder.accessor)
             raise refusal
         try:
             minted = await KINDS[held.kind].mint(self._vault, anchor, holder, order)
         except BrokerError as error:
-            await self._give_up(call, decided, held, error)
+            await self._give_up(call, decided, held, holder, error)
             raise
         issuance = self._minted_as(held, minted)
         refusal = await self._record(
-            lambda conn: record.complete(conn, call, decided, issuance), otherwise=lambda: self._retract(issuance)
+            lambda conn: record.complete(conn, call, decided, issuance),
+            otherwise=lambda: self._undo.token(holder.accessor, issuance.lease_id),
         )
         return self._respond(decided, issuance, minted, refusal)
 
@@ -286,58 +286,27 @@ class Issuer:
         return Issued(issuance, minted.secret, decided.task)
 
     async def _unless_perhaps_made(self, making: Awaitable[T], anchor: Anchor, intent: Issuance) -> T:
-        """Let Vault make something; what it may have made without saying so dies with the anchor.
-
-        A batch token leaves nothing behind in Vault and its secret is lost with
-        the reply, so that it alone is no reason to take the anchor.
-        """
+        """Let Vault make something; what it may have made without saying so is taken back."""
         try:
             return await making
         except VaultUnavailable:
-            if intent.revocability is Revocability.INDIVIDUAL:
-                await self._retire(anchor, "mint.uncertain")
+            await self._undo.perhaps_made(anchor, intent.revocability)
             raise
 
-    async def _give_up(self, call: Call, decided: Decided, intent: Issuance, error: BrokerError) -> None:
+    async def _give_up(
+        self, call: Call, decided: Decided, intent: Issuance, holder: Holder, error: BrokerError
+    ) -> None:
         """Take back what a failed mint may have made. The intent stays for the sweeper where the record fails too."""
         try:
             await self._store.write(lambda conn: record.give_up(conn, call, decided, intent, error))
         except Exception as failure:
             log.error("the end of an intent cannot be recorded", issuance=intent.id, exc_info=failure)
-            await self._retract(intent)
+            await self._undo.token(holder.accessor)
         self._revoker.wake()
-
-    async def _unrecorded(self, anchor: Anchor, issuance: Issuance) -> None:
-        """Revoke what was minted and could not be recorded, with its anchor where there is no other way."""
-        if issuance.accessor is not None:
-            await self._retract(issuance)
-        else:
-            await self._retire(anchor, "record.failed")
-
-    async def _retire(self, anchor: Anchor, reason: str) -> None:
-        try:
-            await self._anchors.retire(anchor, reason)
-        except Exception as failure:
-            log.error("the end of an anchor cannot be recorded", anchor=anchor.id, exc_info=failure)
-        self._revoker.wake()
-
-    async def _retract(self, issuance: Issuance) -> None:
-        """Ask Vault at once; where that fails too, the anchor and the time to live remain."""
-        if issuance.accessor is not None:
-            with contextlib.suppress(BrokerError):
-                await retract(self._vault, issuance.accessor, issuance.lease_id)
 
     def _take_back(self, work: asyncio.Task[Issued]) -> None:
         if not work.cancelled() and work.exception() is None:
-            self._background(self._revoke_undelivered(work.result().issuance), "take back")
-
-    async def _revoke_undelivered(self, issuance: Issuance) -> None:
-        """Revoke what was got for a caller that has gone away, where it can be revoked by itself."""
-        if issuance.revocability is Revocability.INDIVIDUAL:
-            now = self._clock.now()
-            with contextlib.suppress(BrokerError):
-                await self._store.write(lambda conn: revoke.queue_issuance(conn, issuance, "caller.gone", now))
-            self._revoker.wake()
+            self._background(self._undo.undelivered(work.result().issuance), "take back")
 
     def _background(self, work: Coroutine[object, object, R], name: str) -> asyncio.Task[R]:
         task = asyncio.create_task(work, name=name)

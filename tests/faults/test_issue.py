@@ -107,14 +107,16 @@ async def test_what_vault_made_in_doubt_dies_at_once(world: World, step: str) ->
         await until(dead(world, token))
 
 
-async def test_what_vault_refuses_to_mint_leaves_no_holder(world: World) -> None:
+@pytest.mark.parametrize(("role", "reason"), [("broken", "VAULT_UNAVAILABLE"), ("missing", "MINT_FAILED")])
+async def test_what_vault_refuses_to_mint_leaves_no_holder(world: World, role: str, reason: str) -> None:
     agent, task = await _begin(world, "reports-db", LEASE, READONLY)
     minted = Minted(world)
 
-    answer = await refused(agent.issue("reports-db", task_id=task, parameters={"role": "broken"}))
+    answer = await refused(agent.issue("reports-db", task_id=task, parameters={"role": role}))
 
-    assert answer.reason in ("MINT_FAILED", "VAULT_UNAVAILABLE")
+    assert answer.reason == reason
     assert "division" not in answer.text
+    assert "unknown role" not in answer.text
     for token in minted.children:
         await until(dead(world, token))
     failed = await world.events('type = "credential.mint_failed"')
@@ -252,6 +254,21 @@ async def test_a_caller_that_goes_away_leaves_nothing_alive_that_can_be_revoked(
     if step != "batch child":
         for token in minted.children:
             await until(dead(world, token))
+    await _all_settled(world, agent, task)
+
+
+async def test_a_caller_that_goes_away_from_a_failing_mint_leaves_nothing(world: World) -> None:
+    agent, task = await _begin(world, "reports-db", LEASE, READONLY)
+    minted = Minted(world)
+    world.proxy.fail(LEASE, "error_after")
+
+    async with paused(world, CHILD, agent.issue("reports-db", task_id=task, parameters=READONLY)) as asking:
+        asking.cancel()
+        await asyncio.wait([asking])
+
+    await until(lambda: len(minted.children) == 1)
+    for token in minted.children:
+        await until(dead(world, token))
     await _all_settled(world, agent, task)
 
 

@@ -221,6 +221,8 @@ async def test_one_request_id_is_granted_once(world: World) -> None:
     assert {answer.reason for answer in refusals} == {"REQUEST_ID_REUSED"}
     assert {answer.metadata["issuance_id"] for answer in refusals} == {granted[0].credential.issuance_id}
     assert {answer.metadata["task_id"] for answer in refusals} == {granted[0].task.id}
+    late = await refused(agent.issue("reports-secret", request_id=request_id, task_id=granted[0].task.id))
+    assert late.metadata == refusals[0].metadata
     assert len((await agent.tasks.ListTasks(task_service_pb2.ListTasksRequest())).tasks) == 1
 
 
