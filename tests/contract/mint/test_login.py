@@ -206,6 +206,33 @@ async def test_the_present_token_serves_while_vault_is_away_and_not_a_moment_lon
             assert login.token() == Secret("s.own")
 
 
+@pytest.mark.parametrize("renewable", [False, True], ids=["not renewable", "renewal refused"])
+async def test_without_renewal_the_file_is_read_again_at_half_its_life(
+    tmp_path: Path, clock: FakeClock, let_pass: Pass, renewable: bool
+) -> None:
+    async with fake_vault() as vault:
+        vault.faults = {
+            "auth/token/lookup-self": replaced(200, {"data": {"ttl": 50, "renewable": renewable}}),
+            "auth/token/renew-self": replaced(403, {"errors": ["permission denied"]}),
+        }
+        auth = token_file(write_token_file(tmp_path, Secret("s.own")))
+        async with logged_in(config.Vault(address=vault.address, auth=auth), auth, clock) as login:
+            await let_pass(26)
+            await let_pass(30)
+            assert login.token() == Secret("s.own")
+
+
+async def test_an_answer_that_is_not_vaults_gives_no_token(tmp_path: Path, clock: FakeClock) -> None:
+    async with fake_vault() as vault:
+        secret_id = write_token_file(tmp_path, Secret("canary-secret-id"))
+        auth = config.AppRoleAuth(kind="approle", role_id="r", secret_id_file=secret_id)
+        for reply in (raw(200, b"<html>", Content_Type="text/html"), replaced(200, {"auth": {"client_token": "a b"}})):
+            vault.faults = {"auth/approle/login": reply}
+            async with logged_in(config.Vault(address=vault.address, auth=auth), auth, clock) as login:
+                with pytest.raises(VaultUnavailable, match="auth/approle/login: the answer"):
+                    login.token()
+
+
 async def test_retries_back_off(tmp_path: Path, clock: FakeClock, let_pass: Pass) -> None:
     async with fake_vault() as vault:
         vault.faults = {"auth/token/lookup-self": replaced(500, {"errors": ["no"]})}

@@ -1,7 +1,8 @@
 """Bringing a real Vault to what scopes ask for."""
 
+import asyncio
+
 import hvac
-import hvac.exceptions
 import pytest
 
 from broker.dev.openbao import OpenBao
@@ -17,6 +18,7 @@ from broker.mint.provision import (
 )
 from broker.secret import Secret
 from tests.contract.mint.world import document_of
+from tests.fakes.vault import fake_vault, raw, replaced
 
 READ: dict[str, object] = {"kind": "vault_token", "rules": [{"path": "secret/data/a", "capabilities": ["read"]}]}
 WRITE: dict[str, object] = {
@@ -131,3 +133,19 @@ def test_refusals_and_outages_are_told_apart(openbao: OpenBao) -> None:
         plan_scope(admin_client(openbao.address, Secret("s.nobody")), document)
     with pytest.raises(VaultUnavailable):
         plan_scope(admin_client("http://127.0.0.1:9", Secret("s.nobody")), document)
+
+
+async def test_answers_that_are_not_vaults_are_an_outage() -> None:
+    document = document_of("x", READ)
+    async with fake_vault() as vault:
+        client = admin_client(vault.address, Secret("s.admin"))
+        name = role_name("x", document.spec.credential)
+        for reply in (
+            raw(200, b"<html>hello</html>", Content_Type="text/html"),
+            raw(404, b"<html>not found</html>", Content_Type="text/html"),
+            raw(307, b"", Location="/v1/trap"),
+            replaced(500, {"errors": ["no"]}),
+        ):
+            vault.faults = {f"sys/policies/acl/{name}": reply}
+            with pytest.raises(VaultUnavailable):
+                await asyncio.to_thread(plan_scope, client, document)
