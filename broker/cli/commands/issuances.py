@@ -33,7 +33,7 @@ def list_issuances(
 ) -> None:
     """List issued credentials, newest first.
 
-    Example: broker issuances list --agent spiffe://example.org/agents/reports --since 7d
+    Example: broker issuances list --agent spiffe://a.org/reports --since 7d
 
     A leaked credential is traced by its fingerprint:
     broker issuances list --filter 'fingerprint = "3f…"'

@@ -40,10 +40,10 @@ def lock(
 ) -> None:
     """Refuse from now on, and revoke what is out: at once, without asking.
 
-    Example: broker lock agent spiffe://example.org/agents/reports --reason "leaked key" --ttl 2h
+    Example: broker lock agent spiffe://a.org/reports --reason leaked --ttl 2h
 
-    In a pattern, * stands for one segment of the path, a final ** for one or more:
-    broker lock pattern 'spiffe://example.org/agents/**' --reason "incident 7"
+    In a pattern, * stands for one segment of the path, a final ** for the rest:
+    broker lock pattern 'spiffe://a.org/agents/**' --reason "incident 7"
     """
     from credbroker.v1.lock_pb2 import LockTarget
     from credbroker.v1.lock_service_pb2 import CreateLockRequest

@@ -62,8 +62,10 @@ def plan(
 def apply(remote: "Remote", places: Places, prune: Prune = False, no_vault: NoVault = False, yes: Yes = False) -> None:
     """Make the broker's scopes, and Vault's roles and policies for them, what the files say.
 
-    Vault comes first, so that nobody is granted what cannot be minted. It needs VAULT_ADDR and VAULT_TOKEN of an
-    identity that may provision (`broker vault policy provisioner`).
+    Vault comes first, so that nobody is granted what cannot be minted.
+
+    Needs VAULT_ADDR and VAULT_TOKEN of an identity that may provision: see
+    `broker vault policy provisioner`.
 
     Example: broker scopes apply scopes/
     """
@@ -150,8 +152,8 @@ def show(
 def delete(remote: "Remote", name: Name, no_vault: NoVault = False, yes: Yes = False) -> None:
     """Delete a scope: nothing is issued under it any more. `broker lock scope` also revokes what is out.
 
-    With VAULT_ADDR and VAULT_TOKEN set, its Vault role and policy go as well, and with the policy the rights of
-    Vault tokens that are still out.
+    With VAULT_ADDR and VAULT_TOKEN set, its Vault role and policy go as well,
+    and with the policy the rights of Vault tokens that are still out.
 
     Example: broker scopes delete reports-db
     """
@@ -196,7 +198,7 @@ def explain(
 ) -> None:
     """Say whether an agent would get a scope, and which rule decides. Issues nothing.
 
-    Example: broker scopes explain --agent spiffe://example.org/agents/reports --scope reports-db --param role=reader
+    Example: broker scopes explain --agent spiffe://a.org/x --scope reports-db
 
     Values that are not text are written as JSON: --claim 'groups:=["data"]'
     """
