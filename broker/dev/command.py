@@ -13,6 +13,7 @@ from broker.dev.people import AGENT
 from broker.dev.signals import terminated_like_interrupted
 from broker.dev.stack import Stack, running
 from broker.dev.story import StepFailed, Stopwatch, Story
+from broker.dev.vault import DATABASE_ROLE
 from broker.errors import Unavailable
 
 REFRESH_SECONDS = 300.0
@@ -101,9 +102,9 @@ def _tell_next(story: Story, stack: Stack) -> None:
         (
             "As the agent:",
             f". {shlex.quote(str(files['agent']))}",
-            "python -c 'import credbroker",
-            'with credbroker.Client() as client, client.task("try it out") as task:',
-            '    print(task.credential("reports-db", role="reports-reader")["username"])\'',
+            'credbroker issue reports-secret --purpose "try it out" --ttl 5m',
+            f'credbroker exec --scope reports-db --param role={DATABASE_ROLE} --purpose "try it out" -- \\',
+            "  sh -c 'echo I am $REPORTS_DB_USERNAME'",
         ),
         (
             "As an auditor:",
@@ -111,7 +112,12 @@ def _tell_next(story: Story, stack: Stack) -> None:
             "broker issuances list",
             "broker audit events",
         ),
-        ("As the agent with its X.509-SVID, instead of a token:", "unset CREDBROKER_TOKEN_FILE", *_exports(mutual)),
+        (
+            "As the agent with its X.509-SVID, instead of a token:",
+            "unset CREDBROKER_TOKEN_FILE",
+            *_exports(mutual),
+            "broker tasks list",
+        ),
     )
     for title, *lines in sections:
         story.console.print(f"\n{title}", style="bold")

@@ -20,8 +20,8 @@ SECONDS = 60
 
 
 @contextmanager
-def development(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run `broker dev` until it says what to type next."""
+def development(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `broker dev` until it has said what to type next; gives that, too."""
     process = subprocess.Popen(
         [BROKER, "dev", "--data", str(folder)],
         cwd=folder.parent,
@@ -30,8 +30,7 @@ def development(folder: Path) -> Iterator[subprocess.Popen[str]]:
         text=True,
     )
     try:
-        read_until(process, "As the agent with its X.509-SVID")
-        yield process
+        yield process, read_until(process, "  broker tasks list")
     finally:
         if process.poll() is None:
             process.terminate()
@@ -84,21 +83,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_stack_is_kept_for_the_next_run_even_when_it_was_killed(folder: Path) -> None:
-    with development(folder) as first:
+    with development(folder) as (first, _):
         issuance = use_a_credential(variables(folder, "agent"))
         scopes = folder / "scopes"
         assert broker("scopes", "apply", str(scopes), environ=variables(folder, "admin")) == "nothing to change\n"
-        (scopes / "reports-secret.yaml").unlink()
         changed = (scopes / "reports-db.yaml").read_text().replace("default: 5m", "default: 6m")
         (scopes / "reports-db.yaml").write_text(changed)
-        broker("scopes", "apply", "--yes", "--prune", str(scopes), environ=variables(folder, "admin"))
+        broker("scopes", "apply", "--yes", str(scopes), environ=variables(folder, "admin"))
         first.kill()
         first.wait()
     before = variables(folder, "admin")
-    with development(folder) as second:
+    with development(folder) as (second, _):
         assert variables(folder, "admin")["CREDBROKER_ADDRESS"] == before["CREDBROKER_ADDRESS"]
         found = json.loads(broker("scopes", "list", "-o", "json", environ=variables(folder, "admin")))
-        assert [(scope["name"], scope["version"]) for scope in found] == [("payments-admin", "1"), ("reports-db", "2")]
+        versions = {scope["name"]: scope["version"] for scope in found}
+        assert versions == {"payments-admin": "1", "reports-db": "2", "reports-secret": "1"}
         shown = broker("issuances", "show", issuance, "-o", "json", environ=variables(folder, "auditor"))
         assert json.loads(shown)["issuance"]["revocation"] == "REVOCATION_STATE_CONFIRMED"
         use_a_credential(variables(folder, "agent"))
@@ -107,13 +106,20 @@ def test_a_stack_is_kept_for_the_next_run_even_when_it_was_killed(folder: Path) 
 
 
 def test_what_is_told_works_until_a_server_ends_by_itself(folder: Path) -> None:
-    with development(folder) as process:
-        assert process.stdout is not None
-        told = [process.stdout.readline() for _ in range(4)]
-        exports = dict(line.strip().removeprefix("export ").split("=") for line in told[1:])
-        environ = {"CREDBROKER_CA_FILE": variables(folder, "agent")["CREDBROKER_CA_FILE"], **exports}
-        tasks = json.loads(broker("tasks", "list", "-o", "json", environ=environ))
-        assert {task["agent"] for task in tasks} <= {"spiffe://example.test/agents/reports"}
+    with development(folder) as (process, told):
+        commands = [line.removeprefix("  ") for line in told.splitlines() if re.match(r"  \S|    sh ", line)]
+        script = "\n".join(("set -eu", *commands))
+        environ = {**os.environ, "PATH": f"{BROKER.parent}:{os.environ['PATH']}"}
+        done = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        for line in (
+            r"payments-admin +1 +vault_token .*Change the secrets",
+            r"payments-admin version 1 would be refused \(SCOPE_DENIED\)",
+            r"export VAULT_TOKEN=.*",
+            r"I am v-token-.*",
+            r"…[0-9a-f]{8} .* reports-db +(active|revoked) .*",
+        ):
+            assert re.search(line, done.stdout), f"{line} is not in:\n{done.stdout}"
         postmaster = int((folder / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
         os.kill(postmaster, signal.SIGKILL)
         rest, _ = process.communicate(timeout=SECONDS)
