@@ -25,7 +25,7 @@ GRANT SELECT, INSERT, UPDATE (state, heartbeat_at, due_at, ended_at, revocation_
     ON tasks TO credbroker_runtime;
 GRANT SELECT, INSERT, UPDATE (state, accessor, expires_at) ON anchors TO credbroker_runtime;
 GRANT SELECT, INSERT, UPDATE (
-    state, renewable, expires_at, max_expires_at, fingerprint, accessor, lease_id,
+    state, renewable, expires_at, max_expires_at, fingerprint, accessor, lease_id, request_id,
     renewed_at, revoke_requested_at, end_reason, ended_at
 ) ON issuances TO credbroker_runtime;
 GRANT SELECT, INSERT, UPDATE (attempts, next_attempt_at, last_error, confirmed_at)

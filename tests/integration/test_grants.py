@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Update, create_engine
+from sqlalchemy import NullPool, Update, create_engine
 
 import broker.store
 from broker.dev.postgres import Postgres
@@ -33,7 +33,13 @@ def database(postgres: Postgres) -> str:
         migrate.upgrade(postgres.sqlalchemy_url(name))
         for _ in range(2):
             owner.execute(GRANTS.read_text())
+    with create_engine(postgres.sqlalchemy_url(name).reveal(), poolclass=NullPool).begin() as conn:
+        events.append(conn, [event()])
     return name
+
+
+def event() -> AuditEvent:
+    return AuditEvent(new_id(), datetime.now(UTC), "task.started", Outcome.SUCCESS, "agent")
 
 
 @pytest.fixture
@@ -48,8 +54,7 @@ async def test_the_store_works_with_them(postgres: Postgres, database: str) -> N
     await store.start()
     try:
         await store.check()
-        event = AuditEvent(new_id(), datetime.now(UTC), "task.started", Outcome.SUCCESS, "agent")
-        await store.write(lambda conn: events.append(conn, [event]))
+        await store.write(lambda conn: events.append(conn, [event()]))
     finally:
         await store.close()
 
