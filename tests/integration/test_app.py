@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 from credbroker.v1 import scope_service_pb2, task_pb2, task_service_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from sqlalchemy import create_engine, text
 
 from broker.app import App, read_key
@@ -21,7 +21,12 @@ from tests.integration.refusing import refused
 async def _health(world: World) -> int:
     credentials = grpc.ssl_channel_credentials(world.authority.certificate_pem)
     async with grpc.aio.secure_channel(world.app.addresses["bearer"], credentials) as channel:
-        reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        reply = await check(health_pb2.HealthCheckRequest())
     return int(reply.status)
 
 
