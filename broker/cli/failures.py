@@ -96,6 +96,8 @@ def from_rpc(error: Exception, address: str) -> Failure:
             detail.Unpack(bad)
             violations = [f"{item.field or 'the request'}: {item.description}" for item in bad.field_violations]
     message = error.details() or "the call failed"
+    if len(violations) == 1 and violations[0].partition(": ")[2] in message:
+        violations = []
     if info.reason:
         return Failure(message, reason=info.reason, advice=ADVICE.get(info.reason, ""), details=violations)
     return _transport(error.code(), message, address)

@@ -3,6 +3,7 @@
 It keeps state, pages its lists, and refuses with the same error details as the real one, over real TLS.
 """
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -95,6 +96,7 @@ class FakeBroker(
     Attributes:
         scopes: Every version of each scope, oldest first; an empty list when deleted.
         filters: The filters of list calls, as they arrived.
+        answering: Cleared, GetScope does not answer.
         meddle: Whether somebody else changes a scope just before each update.
         page_size: The most items of a page, whatever is asked for.
         message: What GetScope says of a scope that is not there.
@@ -113,6 +115,8 @@ class FakeBroker(
         self.explanation = scope_service_pb2.ExplainAccessResponse()
         self.page_size = 1000
         self.meddle = False
+        self.answering = threading.Event()
+        self.answering.set()
         self.message = "there is no such scope"
 
     def page(self, items: Sequence[Item], size: int, token: str) -> tuple[Sequence[Item], str]:
@@ -154,6 +158,7 @@ class FakeBroker(
     def GetScope(
         self, request: scope_service_pb2.GetScopeRequest, context: grpc.ServicerContext
     ) -> scope_service_pb2.GetScopeResponse:
+        self.answering.wait()
         found = self.current(request.name, context)
         if request.version:
             found = self.scopes[request.name][request.version - 1]

@@ -2,11 +2,16 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent import futures
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import grpc
 import pytest
+from credbroker.v1.scope_service_pb2 import CreateScopeRequest
 
+from broker.cli.failures import Failure
+from broker.cli.remote import connect, resolve
 from broker.dev.pki import DevAuthority
 from tests.contract.cli.conftest import Command
 from tests.contract.cli.records import task
@@ -115,3 +120,59 @@ def test_an_identifier_that_nothing_ends_in(broker: Command, fake: FakeBroker) -
     shown = broker("tasks", "show", "ffff", expect=1).stderr
     assert shown == "error: no task among the newest 2000 ends in 'ffff' - give the whole identifier\n"
     assert json.loads(broker("tasks", "list", "-o", "json").stdout)
+
+
+@contextmanager
+def empty_server(authority: DevAuthority, *, wants_certificate: bool) -> Iterator[str]:
+    """A TLS server that knows no call."""
+    certificate, key = authority.issue(addresses=["127.0.0.1"])
+    roots = authority.certificate_pem if wants_certificate else None
+    credentials = grpc.ssl_server_credentials([(key, certificate)], roots, wants_certificate)
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("wants_certificate", "told"),
+    [
+        (True, "did not complete the TLS handshake (UNAVAILABLE) - check the port: one listener takes tokens,"),
+        (False, "does not know this call (UNIMPLEMENTED) - check that the address is the broker's"),
+    ],
+)
+def test_a_wrong_port(wants_certificate: bool, told: str, broker: Command, authority: DevAuthority) -> None:
+    with empty_server(authority, wants_certificate=wants_certificate) as address:
+        assert broker("locks", "--address", address, expect=1).stderr.startswith(f"error: {address} {told}")
+
+
+def test_a_broker_that_does_not_answer(broker: Command, fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.cli.remote.CALL_TIMEOUT_SECONDS", 0.3)
+    fake.answering.clear()
+    try:
+        told = broker("scopes", "show", "any", expect=1).stderr
+    finally:
+        fake.answering.set()
+    assert "did not answer in time (DEADLINE_EXCEEDED) - check the broker's health" in told
+
+
+@pytest.mark.parametrize(
+    ("document", "details"),
+    [
+        ("a: 1", ("apiVersion: ", "kind: ", "metadata: ", "spec: ", "a: ")),
+        ("a: [", ()),
+    ],
+)
+def test_every_wrong_field_is_told_unless_the_message_has_it(
+    document: str, details: tuple[str, ...], broker: Command, fake: FakeBroker
+) -> None:
+    environ = {name: value for name, value in broker.environ.items() if value is not None}
+    with connect(resolve({}, environ)) as remote, pytest.raises(Failure) as caught:
+        remote.call(remote.scopes.CreateScope, CreateScopeRequest(document=document))
+    assert caught.value.reason == "SCOPE_DOCUMENT_INVALID"
+    assert len(caught.value.details) == len(details)
+    for detail in details:
+        assert any(line.startswith(detail) for line in caught.value.details), detail
