@@ -40,6 +40,9 @@ class Watch:
     async def next(self) -> int:
         return health_pb2.HealthCheckResponse.FromString(await anext(self._replies)).status
 
+    def is_open(self) -> bool:
+        return not self._call.done()
+
     async def end(self) -> grpc.StatusCode:
         """Read on until the server ends the stream."""
         with contextlib.suppress(grpc.aio.AioRpcError):
@@ -153,6 +156,7 @@ async def test_drain_lets_requests_finish_and_takes_no_new_ones(running: Harness
         await watch.until(NOT_SERVING)
         await until_refused(channel)
         assert not draining.done()
+        assert watch.is_open()
         assert len(running.tasks.calls) == 1
         running.tasks.resume()
         assert await call

@@ -1,6 +1,7 @@
 """What strangers and careless clients send is cut off, in bounded memory and time."""
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 
@@ -186,6 +187,21 @@ async def test_connections_that_say_nothing_are_dropped(harness: Harness, monkey
             while await reader.read(1024):
                 pass
             writer.close()
+
+
+async def test_connections_are_bounded(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "MAX_CONNECTIONS", 2)
+    await harness.start()
+    async with harness.channel() as first, harness.channel() as second:
+        await send(first)
+        await send(second)
+        # Closed at once: a silent connection that was let in would stay for five seconds.
+        async with asyncio.timeout(options.HANDSHAKE_TIMEOUT_MS / 2000):
+            reader, writer = await asyncio.open_connection("127.0.0.1", harness.ports.bearer)
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+        await send(first)
 
 
 async def test_watchers_of_health_are_bounded(running: Harness) -> None:

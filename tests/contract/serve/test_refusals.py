@@ -9,6 +9,7 @@ from credbroker.v1 import task_service_pb2
 
 from broker.errors import BrokerError, FieldViolation, LimitReached, StoreUnavailable, VaultUnavailable
 from broker.model import Outcome
+from broker.serve import refusals
 from broker.serve.context import current_call
 from broker.serve.gate import RETRY_AFTER
 from tests.contract.serve.harness import START, Harness, refused, send
@@ -102,6 +103,17 @@ async def test_refusal_waits_for_its_event(running: Harness, agent: grpc.aio.Cha
     running.trail.resume()
     assert (await refused(call)).reason == "LIMIT_REACHED"
     assert len(running.trail.events) == 1
+
+
+async def test_refusal_does_not_wait_for_its_event_without_end(
+    running: Harness, agent: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "RECORD_TIMEOUT", 0.1)
+    running.tasks.error = LimitReached()
+    running.trail.pause()
+    with structlog.testing.capture_logs() as logged:
+        assert (await refused(send(agent))).reason == "LIMIT_REACHED"
+    assert "a refusal could not be recorded" in [line["event"] for line in logged]
 
 
 async def test_refusal_is_recorded_once_though_the_caller_goes_away(running: Harness, agent: grpc.aio.Channel) -> None:
