@@ -88,9 +88,9 @@ def test_the_total_time_ends_all_tries(make_client: MakeClient, broker: FakeBrok
     broker.script("StartTask", *[AWAY] * 1000)
     began = time.monotonic()
     with pytest.raises(credbroker.Unavailable, match="try again later"):
-        make_client(total_timeout=0.5).task("p").start()
-    assert time.monotonic() - began < 5
-    assert broker.count("StartTask") > 2
+        make_client(total_timeout=1).task("p").start()
+    assert time.monotonic() - began < 10
+    assert broker.count("StartTask") > 1
 
 
 def test_an_attempt_that_hangs_is_given_up_and_repeated(make_client: MakeClient, broker: FakeBroker) -> None:
@@ -202,6 +202,16 @@ def test_an_ask_that_never_arrived_is_settled_by_making_and_giving_back(client: 
         assert broker.count("StartTask") == 0
         assert list(broker.tasks) == [task.id]
         assert broker.live() == []
+
+
+def test_asking_again_for_what_never_arrived_makes_one_credential(client: Any, broker: FakeBroker) -> None:
+    broker.scopes["vault"].revocability = issuance_pb2.REVOCABILITY_WITH_TASK
+    with client.task("p") as task:
+        broker.script("IssueCredential", Abort(grpc.StatusCode.INTERNAL))
+        with pytest.raises(credbroker.BrokerFailed):
+            task.credential("vault")
+        credential = task.credential("vault")
+        assert broker.live() == [credential.issuance_id]
 
 
 def test_an_ask_that_was_never_granted_is_settled_by_the_refusal(client: Any, broker: FakeBroker) -> None:

@@ -162,6 +162,24 @@ def test_heartbeats_go_on_through_errors_and_end_with_the_task(
     until(lambda: not beating())
 
 
+def test_heartbeats_do_not_linger(client: Any, beating: Callable[[], bool]) -> None:
+    with client.task("p", heartbeat_interval=300) as task:
+        task.start()
+        assert beating()
+    until(lambda: not beating())
+
+
+def test_a_task_that_is_found_only_to_be_completed_gets_no_heartbeats(
+    client: Any, broker: FakeBroker, beating: Callable[[], bool]
+) -> None:
+    with client.task("p", heartbeat_interval=300) as task:
+        broker.script("IssueCredential", Abort(grpc.StatusCode.INTERNAL))
+        with pytest.raises(credbroker.BrokerFailed):
+            task.credential("vault")
+    assert not beating()
+    assert broker.tasks[task.id].state == task_pb2.TASK_STATE_COMPLETED
+
+
 def test_no_heartbeats_unless_asked_for(client: Any, broker: FakeBroker, beating: Callable[[], bool]) -> None:
     with client.task("p") as task:
         task.start()

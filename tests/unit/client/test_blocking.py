@@ -7,11 +7,14 @@ import credbroker
 import pytest
 from credbroker import SystemClock
 from credbroker._blocking import BlockingIo, run
+from credbroker._broker import Broker
 from credbroker._channel import Channels
 from credbroker._evidence import Bearer, Certificate
 from credbroker._io import HEARTBEAT_TASK, Method
+from credbroker._requests import make_spec
 from credbroker._retry import Policy
 from credbroker._settings import Settings
+from credbroker._task import TaskCore
 from credbroker.v1 import task_service_pb2 as tasks
 from cryptography.hazmat.primitives import serialization
 
@@ -67,6 +70,19 @@ def test_grpcs_own_complaints_come_through(settings: Settings) -> None:
     with pytest.raises(ValueError, match="closed channel"):
         run(io.call(Method(HEARTBEAT_TASK.path, fail, HEARTBEAT_TASK.parse), tasks.HeartbeatTaskRequest(), None, 1.0))
     io.close()
+
+
+def test_heartbeats_come_three_to_an_interval(settings: Settings) -> None:
+    io = BlockingIo(settings, SystemClock())
+    task = TaskCore(Broker(io, settings.policy), make_spec("p", None, (), None, 60))
+    waited: list[float] = []
+
+    async def stop_at_once(seconds: float) -> bool:
+        waited.append(seconds)
+        return True
+
+    run(task._beat("task", stop_at_once))
+    assert waited == [20]
 
 
 def touch(settings: Settings) -> None:

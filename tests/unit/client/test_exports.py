@@ -64,6 +64,12 @@ def test_the_exports() -> None:
         assert hasattr(credbroker, name)
 
 
+def test_names_are_shown_as_they_are_imported() -> None:
+    assert repr(credbroker.ScopeDenied) == "<class 'credbroker.ScopeDenied'>"
+    assert credbroker.Client.__module__ == credbroker.Revocability.__module__ == "credbroker"
+    assert aio.AsyncClient.__module__ == "credbroker.aio"
+
+
 def test_everything_else_is_private() -> None:
     public = {
         name

@@ -109,4 +109,9 @@ __all__ = [
     "aio",
 ]
 
+# Error messages and documentation show the names under which callers import.
+for _name in __all__:
+    if hasattr(globals()[_name], "__module__"):
+        globals()[_name].__module__ = __name__
+
 logging.getLogger("credbroker").addHandler(logging.NullHandler())

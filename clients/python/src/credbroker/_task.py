@@ -128,7 +128,8 @@ class TaskCore:
         try:
             return await self.broker.invoke(method, request, attempts or self.broker.attempts())
         except (TaskEnded, TaskNotFound) as error:
-            self._why_ended = self._why_ended or error.message
+            if not self._closed:
+                self._why_ended = self._why_ended or error.message
             raise
 
     async def _issue(self, ask: Ask, patience: float | None) -> Issued:
@@ -152,7 +153,6 @@ class TaskCore:
             request.new_task.CopyFrom(self.spec)
         else:
             request.task_id = self.id
-        attempts.doubtful = False
         try:
             reply = await self.invoke(ISSUE_CREDENTIAL, request, attempts)
         except RequestIdReused:
@@ -221,7 +221,8 @@ class TaskCore:
             try:
                 await self.invoke(HEARTBEAT_TASK, request, self.broker.attempts(every))
             except (TaskEnded, TaskNotFound) as error:
-                _log.warning("task %s has ended: %s", task_id, error.message)
+                if not self._closed:
+                    _log.warning("task %s has ended: %s", task_id, error.message)
                 return
             except Exception as error:
                 if self.broker.io.closed():
