@@ -18,7 +18,9 @@ async def test_a_task_gets_uses_and_loses_its_credentials(world: World, postgres
 
     vault = world.vault(first.credential.vault_token.token)
     user = dict(second.credential.leased.data)
-    dsn = f"host={postgres.host} port={postgres.port} dbname=postgres user={user['username']} password={user['password']}"
+    dsn = (
+        f"host={postgres.host} port={postgres.port} dbname=postgres user={user['username']} password={user['password']}"
+    )
     session = psycopg.connect(dsn)
     assert read_secret(vault, "reports/api") == SECRET
     assert session.execute("SELECT current_user").fetchone() == (user["username"],)
