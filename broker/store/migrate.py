@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
@@ -17,8 +18,10 @@ from broker.secret import Secret
 from broker.store.engine import open_for_migration, parse_url
 from broker.store.failures import translate
 
-_LOCK = 0x63726564_6D696772
-_STAND_IN_LINE = text(f"SELECT pg_advisory_xact_lock({_LOCK})")
+# Key of the advisory lock that one migration at a time holds on PostgreSQL.
+LOCK: Final = 0x63726564_6D696772
+
+_STAND_IN_LINE = text(f"SELECT pg_advisory_xact_lock({LOCK})")
 
 
 def upgrade(url: Secret[str]) -> None:

@@ -19,7 +19,7 @@ from credbroker.v1 import task_pb2
 from credbroker.v1.credential_service_pb2 import IssueCredentialRequest
 
 from broker.dev.pki import DevAuthority
-from broker.errors import Locked, ParametersInvalid
+from broker.errors import Locked, ParametersInvalid, VaultUnavailable
 from tests.contract.client.conftest import until
 from tests.fakes.broker import DEFAULT_TOKEN, FakeBroker, FakeScope, Hold, Refuse
 
@@ -316,6 +316,20 @@ def test_exec_renews_what_can_be_renewed_until_its_maximum(run: Run, broker: Fak
     assert code == 0
     assert broker.count("RenewCredential") == 2
     assert "its maximum" in err
+
+
+def test_exec_renews_when_the_broker_is_back(run: Run, broker: FakeBroker) -> None:
+    broker.scopes["db"] = FakeScope(data={}, renewable=True, ttl=timedelta(seconds=3))
+    broker.script("RenewCredential", *[Refuse(VaultUnavailable(retry_after=timedelta(hours=1)))])
+    script = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+    ending = threading.Thread(
+        target=lambda: (broker.wait_for("RenewCredential", 2), os.kill(os.getpid(), signal.SIGTERM))
+    )
+    ending.start()
+    code, _, err = run("exec", "--scope", "db", "--purpose", "p", "--", "/bin/sh", "-c", script)
+    ending.join()
+    assert code == 0
+    assert "not renewed yet" in err
 
 
 def test_exec_tells_when_it_cannot_renew(run: Run, broker: FakeBroker) -> None:

@@ -356,6 +356,14 @@ def test_a_kind_from_the_future_is_refused(task: Any, broker: FakeBroker, monkey
         task.credential("vault")
 
 
+def test_credentials_are_equal_when_they_are_the_same_issuance(task: Any, travel: TravelClock) -> None:
+    credential, other = task.credential("vault"), task.credential("vault")
+    assert credential != other
+    assert len({credential, credential.fresh(), other}) == 2
+    travel.advance(seconds=245)
+    assert credential.fresh() == credential.fresh() != credential
+
+
 def test_scopes_are_told_apart(task: Any, broker: FakeBroker) -> None:
     broker.scopes["other"] = FakeScope(ttl=timedelta(seconds=60))
     assert task.credential("other").remaining <= timedelta(seconds=60) < task.credential("vault").remaining

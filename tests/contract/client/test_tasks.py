@@ -236,6 +236,14 @@ def test_closing_the_client_stops_heartbeats(
     assert "heartbeat" not in caplog.text
 
 
+def test_closing_the_client_stops_heartbeats_that_wait(make_client: MakeClient, beating: Callable[[], bool]) -> None:
+    client = make_client()
+    client.task("p", heartbeat_interval=300).start()
+    assert beating()
+    client.close()
+    until(lambda: not beating())
+
+
 def test_a_locked_agent_is_told(client: Any, broker: FakeBroker) -> None:
     broker.script("StartTask", Refuse(TaskEnded()))
     with pytest.raises(credbroker.TaskEnded):

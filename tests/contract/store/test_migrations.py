@@ -1,5 +1,6 @@
 """Migrations: they make exactly the tables of the schema, once, as a whole."""
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -26,6 +28,7 @@ UPGRADE = """
 import os
 from broker.secret import Secret
 from broker.store import migrate
+input()
 migrate.upgrade(Secret(os.environ["URL"]))
 """
 
@@ -153,12 +156,32 @@ def test_a_migration_that_fails_leaves_nothing(empty: Secret[str]) -> None:
 
 def test_several_processes_may_migrate_at_once(empty: Secret[str]) -> None:
     environment = {**os.environ, "URL": empty.reveal()}
+    command = [sys.executable, "-c", UPGRADE]
     running = [
-        subprocess.Popen([sys.executable, "-c", UPGRADE], env=environment, stderr=subprocess.PIPE) for _ in range(3)
+        subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(4)
     ]
-    errors = [process.communicate()[1].decode() for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], errors
+    for process in running:
+        if process.stdin is not None:
+            print("go", file=process.stdin, flush=True)
+    errors = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0] * 4, errors
     assert not migrate.pending(empty)
+
+
+async def test_a_migration_waits_for_the_one_before(postgres: Postgres) -> None:
+    name = f"empty_{uuid4().hex}"
+    postgres.create_database(name)
+    url = postgres.sqlalchemy_url(name)
+    with psycopg.connect(postgres.dsn(name)) as other:
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [migrate.LOCK])
+        upgrading = asyncio.create_task(asyncio.to_thread(migrate.upgrade, url))
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+        while (await asyncio.to_thread(other.execute, waits)).fetchone() is None:
+            assert not upgrading.done()
+        assert other.execute("SELECT to_regclass('events')").fetchone() == (None,)
+    await upgrading
+    assert not migrate.pending(url)
 
 
 def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from broker.errors import StoreUnavailable
 from broker.model import Task
 from broker.secret import Secret
 from broker.store import Store, migrate, tasks
+from broker.store.engine import READERS
 from tests.fixtures.records import a_task
 from tests.fixtures.store import running
 
@@ -96,6 +97,29 @@ async def test_everybody_who_waits_for_a_lost_server_is_told_at_once(server: Ser
         attempts = [ask(tasks.active) for ask in (store.write, store.read) for _ in range(1000)]
         results = await asyncio.gather(*attempts, return_exceptions=True)
     assert {type(result) for result in results} == {StoreUnavailable}
+
+
+async def test_who_waits_while_another_finds_out_does_not_find_out_again() -> None:
+    attempts: list[asyncio.StreamWriter] = []
+    all_threads_wait = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        attempts.append(writer)
+        if len(attempts) == 1 + READERS:
+            all_threads_wait.set()
+        await all_threads_wait.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        url = Secret(f"postgresql+psycopg://u:p@127.0.0.1:{port}/d?sslmode=disable&gssencmode=disable")
+        async with running(url) as store:
+            asked = [asyncio.ensure_future(ask(tasks.active)) for ask in (store.write, store.read) for _ in range(900)]
+            results = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(result) for result in results} == {StoreUnavailable}
+    # What was first taken from each queue, and perhaps a second try of a reader
+    # that began in the same moment.
+    assert len(attempts) <= 2 + 2 * READERS
 
 
 async def test_a_restart_between_two_requests_goes_unnoticed(server: Server, store: Store) -> None:

@@ -4,11 +4,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import psycopg
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine
 
 from broker.errors import StoreUnavailable
 from broker.ids import new_id
@@ -220,6 +221,30 @@ async def test_a_request_on_two_replicas_at_once_starts_one_task(first: Store, s
         starting = asyncio.create_task(second.write(start(other)))
         await waiting.until(1)
     assert await starting == one
+
+
+async def test_a_race_may_be_lost_more_than_once(first: Store, postgres_url: Secret[str]) -> None:
+    rivals = [a_task(request_id=new_id()) for _ in range(2)]
+    lost: list[Task] = []
+    mine = a_task()
+
+    def start(conn: Connection) -> None:
+        rival = next((task for task in rivals if tasks.get(conn, task.id) is None), None)
+        if rival is not None:
+            # Another replica is faster, after this one has looked.
+            with rivals_engine.begin() as other:
+                tasks.insert(other, rival)
+            lost.append(rival)
+            tasks.insert(conn, replace(mine, request_id=rival.request_id))
+        tasks.insert(conn, mine)
+
+    rivals_engine = create_engine(postgres_url.reveal())
+    try:
+        await first.write(start)
+    finally:
+        rivals_engine.dispose()
+    assert lost == rivals
+    assert await first.read(tasks.active) == sorted([*rivals, mine], key=lambda task: task.id)
 
 
 async def test_two_admins_on_two_replicas_make_two_versions(first: Store, second: Store, waiting: Waiting) -> None:
