@@ -96,6 +96,13 @@ async def test_check_that_hangs_is_not_ready(harness: Harness, monkeypatch: pyte
         assert await watch.next() == NOT_SERVING
 
 
+async def test_not_serving_until_the_first_check_has_passed(harness: Harness) -> None:
+    harness.readiness.hang()
+    await harness.start()
+    async with harness.channel(token=None) as channel:
+        assert {await status(channel, service) for service in ["", *SERVICES]} == {NOT_SERVING}
+
+
 async def test_readiness_is_logged_when_it_changes_only(harness: Harness) -> None:
     harness.readiness.error = StoreUnavailable("gone")
     with structlog.testing.capture_logs() as logged:
