@@ -322,9 +322,12 @@ def test_exec_renews_when_the_broker_is_back(run: Run, broker: FakeBroker) -> No
     broker.scopes["db"] = FakeScope(data={}, renewable=True, ttl=timedelta(seconds=3))
     broker.script("RenewCredential", *[Refuse(VaultUnavailable(retry_after=timedelta(hours=1)))])
     script = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
-    ending = threading.Thread(
-        target=lambda: (broker.wait_for("RenewCredential", 2), os.kill(os.getpid(), signal.SIGTERM))
-    )
+
+    def end() -> None:
+        broker.wait_for("RenewCredential", 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ending = threading.Thread(target=end)
     ending.start()
     code, _, err = run("exec", "--scope", "db", "--purpose", "p", "--", "/bin/sh", "-c", script)
     ending.join()
