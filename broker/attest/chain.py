@@ -1,10 +1,12 @@
 """Certificate chains of mutual-TLS peers, before anything about them is believed."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
+from cryptography.utils import CryptographyDeprecationWarning
 
 from broker.attest.spiffe_id import SpiffeId, parse_spiffe_id
 from broker.errors import EvidenceInvalid
@@ -64,8 +66,10 @@ def spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
 
 def _parse_certificate(index: int, pem: bytes) -> x509.Certificate:
     try:
-        certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+        # What the library only warns of breaks RFC 5280: a serial number of zero, for example.
+        with warnings.catch_warnings(action="error", category=CryptographyDeprecationWarning):
+            certificates = x509.load_pem_x509_certificates(pem)
+    except (ValueError, x509.InvalidVersion, CryptographyDeprecationWarning):
         raise EvidenceInvalid(f"certificate {index} of the chain cannot be read") from None
     if len(certificates) != 1:
         raise EvidenceInvalid(f"certificate {index} of the chain is {len(certificates)} certificates")

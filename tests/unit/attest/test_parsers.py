@@ -216,6 +216,28 @@ def test_key_set_from_any_json(keys: list[Any]) -> None:
 LEAF = Authority().leaf().public_bytes(Encoding.DER)
 
 
+def damage(index: int, change: int) -> bytes:
+    damaged = bytearray(LEAF)
+    damaged[index] ^= change
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(bytes(damaged)) + b"-----END CERTIFICATE-----\n"
+
+
+def test_chain_with_a_serial_number_that_is_not_positive() -> None:
+    # SEQUENCE, SEQUENCE, version, INTEGER and its length come before (RFC 5280, section 4.1).
+    serial = 4 + 4 + 5 + 2
+    assert LEAF[serial - 2] == 2
+    with pytest.raises(EvidenceInvalid, match="cannot be read"):
+        parse_chain([damage(serial, 128)], b"")
+
+
+def test_chain_of_an_unknown_version() -> None:
+    # SEQUENCE, SEQUENCE, [0], INTEGER, its length and the version itself.
+    version = 4 + 4 + 4
+    assert LEAF[version] == 2
+    with pytest.raises(EvidenceInvalid, match="cannot be read"):
+        parse_chain([damage(version, 1)], b"")
+
+
 @given(st.binary())
 def test_chain_from_any_bytes(data: bytes) -> None:
     with pytest.raises(EvidenceInvalid):
@@ -224,12 +246,8 @@ def test_chain_from_any_bytes(data: bytes) -> None:
 
 @given(st.integers(0, len(LEAF) - 1), st.integers(1, 255))
 def test_chain_from_a_damaged_certificate(index: int, change: int) -> None:
-    damaged = bytearray(LEAF)
-    damaged[index] ^= change
-    text = base64.encodebytes(bytes(damaged))
-    pem = b"-----BEGIN CERTIFICATE-----\n" + text + b"-----END CERTIFICATE-----\n"
     try:
-        chain = parse_chain([pem], b"")
+        chain = parse_chain([damage(index, change)], b"")
     except EvidenceInvalid:
         return
     assert chain.unverified_id.uri.startswith("spiffe://")
