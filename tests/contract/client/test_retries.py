@@ -87,7 +87,7 @@ def test_a_delay_beyond_the_total_time_is_not_waited_for(client: Any, broker: Fa
 def test_the_total_time_ends_all_tries(make_client: MakeClient, broker: FakeBroker) -> None:
     broker.script("StartTask", *[AWAY] * 1000)
     began = time.monotonic()
-    with pytest.raises(credbroker.Unavailable, match="try again later"):
+    with pytest.raises(credbroker.Unavailable):
         make_client(total_timeout=1).task("p").start()
     assert time.monotonic() - began < 10
     assert broker.count("StartTask") > 1

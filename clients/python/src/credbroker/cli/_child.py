@@ -60,13 +60,17 @@ class Signals:
         return 128 - code if code < 0 else code
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._child is not None:
-            if not _sent_by_terminal(number):
-                self._child.send_signal(number)
-        elif self._starting:
+        if not self._starting:
+            raise SystemExit(128 + number)
+        # While the command is being started, the terminal's signal is taken to
+        # have reached it: in doubt it is better lost, and typed again, than
+        # delivered twice.
+        if _sent_by_terminal(number):
+            return
+        if self._child is None:
             self._early.append(number)
         else:
-            raise SystemExit(128 + number)
+            self._child.send_signal(number)
 
 
 def not_found(name: str) -> int:
