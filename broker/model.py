@@ -235,7 +235,8 @@ class Revocation:
     """One outbox entry: a Vault token to be revoked until that is confirmed.
 
     Exactly one of ``anchor_id`` and ``issuance_id`` is set: the token is a
-    task's anchor, or the token behind one issuance.
+    task's anchor, or the token behind one issuance. ``epoch`` counts the claims
+    on it; only the newest may record what came of it.
     """
 
     id: str
@@ -250,6 +251,18 @@ class Revocation:
     next_attempt_at: datetime
     last_error: str = ""
     confirmed_at: datetime | None = None
+    epoch: int = 0
+    claimed_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """Which replica does, until when, what only one may do."""
+
+    name: str
+    holder: str
+    epoch: int
+    expires_at: datetime
 
 
 class LockKind(StrEnum):

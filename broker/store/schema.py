@@ -6,7 +6,9 @@ by creation.
 
 Lists are shown newest first: an index that ends in the identifier gives the
 first page of a filtered list without sorting. The sweepers' indices cover only
-the rows that still need them, and stay small however long the history grows.
+the rows that still need them, and stay small however long the history grows;
+they name the state, which is the same in all of their rows, so that SQLite
+prefers them to those of the lists.
 """
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, Table, UniqueConstraint
@@ -101,7 +103,7 @@ tasks = Table(
     Index(None, "agent", "id"),
     Index(None, "state", "id"),
     Index(None, "created_at"),
-    _partial("ix_tasks_active_due_at", "due_at", where="state = 'active'"),
+    _partial("ix_tasks_active_due_at", "state", "due_at", where="state = 'active'"),
 )
 
 anchors = Table(
@@ -115,7 +117,8 @@ anchors = Table(
     Column("accessor", Words),
     Column("created_at", UtcTime, nullable=False),
     Column("expires_at", UtcTime, nullable=False),
-    _partial("ix_anchors_creating_created_at", "created_at", where="state = 'creating'"),
+    _partial("ix_anchors_creating_created_at", "state", "created_at", where="state = 'creating'"),
+    _partial("ix_anchors_active", "state", "id", where="state = 'active'"),
 )
 
 issuances = Table(
@@ -152,9 +155,10 @@ issuances = Table(
     Index(None, "created_at"),
     Index(None, "fingerprint"),
     _partial("ix_issuances_live_scope", "scope", "agent", where="state IN ('minting', 'active', 'revoking')"),
+    _partial("ix_issuances_live_agent", "agent", where="state IN ('minting', 'active', 'revoking')"),
     _partial("ix_issuances_live_anchor", "anchor_id", where="state IN ('minting', 'active', 'revoking')"),
-    _partial("ix_issuances_active_expires_at", "expires_at", where="state = 'active'"),
-    _partial("ix_issuances_minting_created_at", "created_at", where="state = 'minting'"),
+    _partial("ix_issuances_active_expires_at", "state", "expires_at", where="state = 'active'"),
+    _partial("ix_issuances_minting_created_at", "state", "created_at", where="state = 'minting'"),
 )
 
 revocations = Table(
@@ -172,8 +176,38 @@ revocations = Table(
     Column("next_attempt_at", UtcTime, nullable=False),
     Column("last_error", Words, nullable=False),
     Column("confirmed_at", UtcTime),
+    # Raised by every claim: only the newest one may record what came of it.
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    Column("claimed_by", Words, nullable=False, server_default=""),
     _partial("ix_revocations_backlog", "next_attempt_at", where="confirmed_at IS NULL"),
+    _partial(
+        "ix_revocations_backlog_anchors", "next_attempt_at", where="confirmed_at IS NULL AND anchor_id IS NOT NULL"
+    ),
 )
+
+# Work that one replica does for all. Whoever takes a lease raises its epoch,
+# and what was written under an older one is refused.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("holder", Words, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+
+# The processes that serve, for people to see.
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("name", Key, primary_key=True),
+    Column("version", Words, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+)
+
+# One row: what the tokens of this database's broker are marked with in Vault.
+installation = Table("installation", metadata, Column("id", Id, primary_key=True))
 
 # One-time evidence that was consumed. The primary key decides, across replicas.
 proofs = Table(

@@ -1,0 +1,101 @@
+"""Steps: the named waits of the workflows.
+
+Every wait for the database or for Vault inside a workflow is a step. Its name
+is what a latency is measured under, what a span of a trace is called, and what
+a test names to end the process just before or just after it.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from enum import StrEnum
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Step(StrEnum):
+    """Every step there is: the workflow, and what it waits for."""
+
+    ISSUE_LOOK_UP = "issue.look_up"
+    ISSUE_COUNT = "issue.count"
+    ISSUE_PREPARE = "issue.prepare"
+    ISSUE_INTEND = "issue.intend"
+    ISSUE_MINT = "issue.mint"
+    ISSUE_DELIVER = "issue.deliver"
+    ISSUE_COMPLETE = "issue.complete"
+    ISSUE_GIVE_UP = "issue.give_up"
+    ISSUE_FIND_ANCHOR = "issue.find_anchor"
+
+    ANCHOR_INTEND = "anchor.intend"
+    ANCHOR_CREATE = "anchor.create"
+    ANCHOR_ADOPT = "anchor.adopt"
+    ANCHOR_DROP = "anchor.drop"
+    ANCHOR_RETRACT = "anchor.retract"
+    ANCHOR_RETIRE = "anchor.retire"
+
+    UNDO_RETRACT = "undo.retract"
+    UNDO_QUEUE = "undo.queue"
+
+    RENEW_LOOK_UP = "renew.look_up"
+    RENEW_PROLONG = "renew.prolong"
+    RENEW_RECORD = "renew.record"
+
+    REVOKE_LOOK_UP = "revoke.look_up"
+    REVOKE_REQUEST = "revoke.request"
+    REVOKE_READ = "revoke.read"
+
+    TASK_LOOK_UP = "task.look_up"
+    TASK_START = "task.start"
+    TASK_HEARTBEAT = "task.heartbeat"
+    TASK_COMPLETE = "task.complete"
+
+    OUTBOX_CLAIM = "outbox.claim"
+    OUTBOX_RETRACT = "outbox.retract"
+    OUTBOX_CONFIRM = "outbox.confirm"
+    OUTBOX_RETRY = "outbox.retry"
+
+    VAULT_CALL = "vault.call"
+
+
+Observer = Callable[[Step], AbstractContextManager[object]]
+
+_observers: tuple[Observer, ...] = ()
+
+
+def observe(observer: Observer) -> Callable[[], None]:
+    """Let an observer stand around every step of this process from now on.
+
+    What it returns for a step is entered before the step begins and left with
+    what the step raised.
+
+    Returns:
+        What ends the observation.
+    """
+    global _observers
+    _observers = (*_observers, observer)
+
+    def end() -> None:
+        global _observers
+        _observers = tuple(one for one in _observers if one is not observer)
+
+    return end
+
+
+async def step(name: Step, work: Awaitable[T]) -> T:
+    """Wait for one step of a workflow and return its result. Raises what it raises."""
+    if not _observers:
+        return await work
+    with _observed(name):
+        return await work
+
+
+def _observed(name: Step) -> AbstractContextManager[object]:
+    match _observers:
+        case ():
+            return nullcontext()
+        case (only,):
+            return only(name)
+    stack = ExitStack()
+    for observer in _observers:
+        stack.enter_context(observer(name))
+    return stack
