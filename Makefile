@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fix stubs constraints clean venv
+.PHONY: help demo test faults check fix stubs constraints clean venv
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,9 +20,12 @@ demo: $(READY) ## Watch an agent get, use and lose credentials, on embedded serv
 
 test: $(READY) ## Run all tests, and require full coverage where decisions are made
 	@rm -f .coverage.json; status=0; \
-	$(BIN)/pytest --numprocesses 2 --cov --cov-report=json:.coverage.json --cov-report= || status=1; \
+	$(BIN)/pytest -m 'not long' --numprocesses 2 --cov --cov-report=json:.coverage.json --cov-report= || status=1; \
 	$(BIN)/python tools/coverage_gate.py .coverage.json || status=1; \
 	exit $$status
+
+faults: $(READY) ## Kill, cut off, overload and outlive: the tests that take minutes
+	@$(BIN)/pytest -m long --numprocesses 2 --timeout 600
 
 check: $(READY) ## Check format, lint, types, import contracts, protos, stubs and pins
 	@$(BIN)/python tools/check.py
