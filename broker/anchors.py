@@ -22,6 +22,7 @@ from broker.mint.anchor import create_anchor
 from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
 from broker.model import Anchor, AnchorRecord, AnchorState, Task, TaskState
+from broker.step import Step, step
 from broker.store import Store, anchors, tasks
 
 SHORTEST_LIFE: Final = timedelta(seconds=1)
@@ -96,28 +97,38 @@ class Anchors:
         now = self._clock.now()
         record = _record(anchor.id, anchor.task_id, anchor.role, self._replica, anchor.expires_at, now)
         active = _activated(record, anchor)
-        await self._store.write(lambda conn: revoke.queue_anchors(conn, [active], reason, now))
+        await step(
+            Step.ANCHOR_RETIRE, self._store.write(lambda conn: revoke.queue_anchors(conn, [active], reason, now))
+        )
 
     async def _make(self, task: Task, role: str, begin: Begin | None) -> Anchor:
         now = self._clock.now()
         if task.deadline - now < SHORTEST_LIFE:
             raise TaskEnded("the task's deadline has been reached")
         record = _record(new_id(), task.id, role, self._replica, task.deadline, now)
-        await self._store.write(lambda conn: _intend(conn, record, begin))
+        await step(Step.ANCHOR_INTEND, self._store.write(lambda conn: _intend(conn, record, begin)))
         try:
-            anchor = await create_anchor(
-                self._vault,
-                anchor_id=record.id,
-                task_id=task.id,
-                role=role,
-                policy=role,
-                ttl=task.deadline - now,
+            anchor = await step(
+                Step.ANCHOR_CREATE,
+                create_anchor(
+                    self._vault,
+                    anchor_id=record.id,
+                    task_id=task.id,
+                    role=role,
+                    policy=role,
+                    ttl=task.deadline - now,
+                ),
             )
         except MintFailed:
-            await self._store.write(lambda conn: anchors.set_state(conn, record.id, AnchorState.GONE))
+            await step(
+                Step.ANCHOR_DROP,
+                self._store.write(lambda conn: anchors.set_state(conn, record.id, AnchorState.GONE)),
+            )
             raise
         try:
-            usable = await self._store.write(lambda conn: _adopt(conn, anchor, self._clock.now()))
+            usable = await step(
+                Step.ANCHOR_ADOPT, self._store.write(lambda conn: _adopt(conn, anchor, self._clock.now()))
+            )
         except Exception:
             await self._retract(anchor)
             raise
@@ -129,7 +140,7 @@ class Anchors:
     async def _retract(self, anchor: Anchor) -> None:
         # Where this fails too, the sweeper and the anchor's own time to live remain.
         with contextlib.suppress(BrokerError):
-            await retract(self._vault, anchor.accessor, None)
+            await step(Step.ANCHOR_RETRACT, retract(self._vault, anchor.accessor, None))
 
 
 def _record(anchor_id: str, task_id: str, role: str, replica: str, expires_at: datetime, now: datetime) -> AnchorRecord:

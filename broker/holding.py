@@ -15,6 +15,7 @@ from broker.mint.vault import VaultClient
 from broker.model import Issuance, IssuanceState, Revocability, Task, TaskState
 from broker.policy import Policy, PolicyCache
 from broker.revoke import Revoker
+from broker.step import Step, step
 from broker.store import Store, events, issuances, tasks
 from broker.tasks import view
 
@@ -49,7 +50,9 @@ class Holdings:
         """
 
         async def attempt() -> Issuance:
-            rules, issuance, task = await self._store.read(lambda conn: self._look_up(conn, call, issuance_id))
+            rules, issuance, task = await step(
+                Step.RENEW_LOOK_UP, self._store.read(lambda conn: self._look_up(conn, call, issuance_id))
+            )
             if issuance.state is not IssuanceState.ACTIVE or issuance.expires_at <= call.now:
                 raise IssuanceEnded(f"issuance {issuance_id} is {issuance.state.value}")
             if task is None or task.state is not TaskState.ACTIVE:
@@ -58,7 +61,7 @@ class Holdings:
                 raise NotRenewable(f"issuance {issuance_id} was minted as not renewable")
             ask = Ask(call.identity, view(task), issuance.scope, issuance.parameters, ttl, call.now)
             grant = decide(ask, rules.scopes.get(issuance.scope), rules.locks)
-            expires_at = await KINDS[issuance.kind].renew(self._vault, issuance, grant.ttl)
+            expires_at = await step(Step.RENEW_PROLONG, KINDS[issuance.kind].renew(self._vault, issuance, grant.ttl))
 
             def renewed(conn: Connection) -> Issuance | None:
                 policy.pin(conn, rules)
@@ -68,7 +71,7 @@ class Holdings:
                 events.append(conn, [call.event(CREDENTIAL_RENEWED, attributes=facts)])
                 return issuances.get(conn, issuance_id)
 
-            record = await self._store.write(renewed)
+            record = await step(Step.RENEW_RECORD, self._store.write(renewed))
             if record is None:
                 raise IssuanceEnded("the credential ended while it was renewed")
             return record
@@ -82,7 +85,9 @@ class Holdings:
             IssuanceNotFound: when the caller holds no such credential.
             NotRevocable: when it can only die with its task or at its expiry.
         """
-        _, issuance, _ = await self._store.read(lambda conn: self._look_up(conn, call, issuance_id))
+        _, issuance, _ = await step(
+            Step.REVOKE_LOOK_UP, self._store.read(lambda conn: self._look_up(conn, call, issuance_id))
+        )
         if issuance.state in _ENDED:
             return issuance
         if issuance.revocability is not Revocability.INDIVIDUAL:
@@ -93,9 +98,9 @@ class Holdings:
                 event = call.event(CREDENTIAL_REVOCATION_REQUESTED, reason="agent.revoked")
                 events.append(conn, [event])
 
-        await self._store.write(request)
+        await step(Step.REVOKE_REQUEST, self._store.write(request))
         await self._revoker.settle(issuance.task_id, self._wait)
-        return await self._store.read(_known(issuance_id))
+        return await step(Step.REVOKE_READ, self._store.read(_known(issuance_id)))
 
     def _look_up(self, conn: Connection, call: Call, issuance_id: str) -> tuple[Policy, Issuance, Task | None]:
         issuance = issuances.get(conn, issuance_id)

@@ -54,6 +54,7 @@ from broker.policy import Policy, PolicyCache, PolicyChanged
 from broker.record import Decided
 from broker.revoke import Revoker
 from broker.secret import Secret, fingerprint
+from broker.step import Step, step
 from broker.store import Store, events, issuances, tasks
 from broker.tasks import check_start, new_task, started, view
 from broker.undo import Undo
@@ -150,7 +151,7 @@ class Issuer:
         try:
             return await self._mint(errand.call, decided, anchor)
         except MintFailed:
-            if not await is_gone(self._vault, anchor.accessor, None):
+            if not await step(Step.ISSUE_FIND_ANCHOR, is_gone(self._vault, anchor.accessor, None)):
                 raise
         # Somebody revoked the anchor behind the broker's back.
         await self._undo.anchor(anchor, "anchor.lost")
@@ -159,7 +160,9 @@ class Issuer:
     async def _decide(self, errand: _Errand) -> Decided:
         call, request = errand.call, errand.request
         call.scope = request.scope
-        rules, found, earlier = await self._store.read(lambda conn: self._look_up(conn, errand))
+        rules, found, earlier = await step(
+            Step.ISSUE_LOOK_UP, self._store.read(lambda conn: self._look_up(conn, errand))
+        )
         if earlier is not None:
             raise record.reused(earlier)
         task = _task(call, request, found, rules)
@@ -195,8 +198,9 @@ class Issuer:
     async def _spare_vault(self, call: Call, task: Task, grant: Grant) -> None:
         """Refuse what a limit will refuse anyway; the record decides exactly."""
         if grant.limits != NO_LIMITS:
-            reached = await self._store.read(
-                lambda conn: record.limit_reached(conn, grant, task, call.now, exact=False)
+            reached = await step(
+                Step.ISSUE_COUNT,
+                self._store.read(lambda conn: record.limit_reached(conn, grant, task, call.now, exact=False)),
             )
             if reached is not None:
                 raise reached
@@ -222,12 +226,15 @@ class Issuer:
         call.issuance_id = order.issuance_id
         kind = KINDS[order.mapping.kind]
         intent = _intent(call, decided, anchor, order)
-        holder = await self._unless_perhaps_made(kind.prepare(self._vault, anchor, order), anchor, intent)
+        preparing = step(Step.ISSUE_PREPARE, kind.prepare(self._vault, anchor, order))
+        holder = await self._unless_perhaps_made(preparing, anchor, intent)
         if holder is not None:
             return await self._mint_held(call, decided, anchor, order, intent, holder)
-        minted = await self._unless_perhaps_made(kind.mint(self._vault, anchor, None, order), anchor, intent)
+        minting = step(Step.ISSUE_MINT, kind.mint(self._vault, anchor, None, order))
+        minted = await self._unless_perhaps_made(minting, anchor, intent)
         issuance = self._minted_as(intent, minted)
         refusal = await self._record(
+            Step.ISSUE_DELIVER,
             lambda conn: record.deliver(conn, call, decided, issuance),
             otherwise=lambda: self._undo.unrecorded(anchor, issuance),
         )
@@ -239,6 +246,7 @@ class Issuer:
         """Mint what hangs from a holder: its accessor is durable before the lease exists."""
         held = replace(intent, accessor=holder.accessor)
         refusal = await self._record(
+            Step.ISSUE_INTEND,
             lambda conn: record.intend(conn, call, decided, held),
             otherwise=lambda: self._undo.token(holder.accessor),
         )
@@ -246,23 +254,24 @@ class Issuer:
             await self._undo.token(holder.accessor)
             raise refusal
         try:
-            minted = await KINDS[held.kind].mint(self._vault, anchor, holder, order)
+            minted = await step(Step.ISSUE_MINT, KINDS[held.kind].mint(self._vault, anchor, holder, order))
         except BrokerError as error:
             await self._give_up(call, decided, held, holder, error)
             raise
         issuance = self._minted_as(held, minted)
         refusal = await self._record(
+            Step.ISSUE_COMPLETE,
             lambda conn: record.complete(conn, call, decided, issuance),
             otherwise=lambda: self._undo.token(holder.accessor, issuance.lease_id),
         )
         return self._respond(decided, issuance, minted, refusal)
 
     async def _record(
-        self, work: Callable[[Connection], record.Refusal], otherwise: Callable[[], Awaitable[None]]
+        self, name: Step, work: Callable[[Connection], record.Refusal], otherwise: Callable[[], Awaitable[None]]
     ) -> record.Refusal:
         """Make a record durable; whatever keeps that from happening, take back what it would have recorded."""
         try:
-            return await self._store.write(work)
+            return await step(name, self._store.write(work))
         except Exception:
             await otherwise()
             raise
@@ -298,7 +307,10 @@ class Issuer:
     ) -> None:
         """Take back what a failed mint may have made. The intent stays for the sweeper where the record fails too."""
         try:
-            await self._store.write(lambda conn: record.give_up(conn, call, decided, intent, error))
+            await step(
+                Step.ISSUE_GIVE_UP,
+                self._store.write(lambda conn: record.give_up(conn, call, decided, intent, error)),
+            )
         except Exception as failure:
             log.error("the end of an intent cannot be recorded", issuance=intent.id, exc_info=failure)
             await self._undo.token(holder.accessor)

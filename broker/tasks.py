@@ -23,6 +23,7 @@ from broker.ids import new_id
 from broker.model import AuditEvent, Issuance, Page, Role, Task, TaskSpec, TaskState
 from broker.policy import Policy, PolicyCache
 from broker.revoke import Revoker
+from broker.step import Step, step
 from broker.store import Store, events, tasks
 from broker.store.paging import PageOf
 
@@ -157,12 +158,12 @@ class Tasks:
                 earlier = tasks.by_request(conn, call.uri, request_id) if request_id else None
                 return self._rules.read(conn, call.now), earlier
 
-            rules, earlier = await self._store.read(read)
+            rules, earlier = await step(Step.TASK_LOOK_UP, self._store.read(read))
             if earlier is not None:
                 return earlier
             task = new_task(call, spec, request_id)
             check_start(call, task, rules)
-            return await self._store.write(lambda conn: _store_new(conn, call, task, rules))
+            return await step(Step.TASK_START, self._store.write(lambda conn: _store_new(conn, call, task, rules)))
 
         return await policy.until_settled(attempt)
 
@@ -173,7 +174,7 @@ class Tasks:
             TaskNotFound: when there is none, or it is another agent's.
         """
         call.task_id = task_id
-        task = await self._store.read(lambda conn: tasks.get(conn, task_id))
+        task = await step(Step.TASK_LOOK_UP, self._store.read(lambda conn: tasks.get(conn, task_id)))
         if task is None or not (task.agent == call.uri or _is_operator(call)):
             raise TaskNotFound(_why_not_found(task))
         return task
@@ -193,7 +194,9 @@ class Tasks:
         task = await self._own(call, task_id)
         beaten = None
         if task.state is TaskState.ACTIVE:
-            beaten = await self._store.write(lambda conn: tasks.heartbeat(conn, task_id, call.now))
+            beaten = await step(
+                Step.TASK_HEARTBEAT, self._store.write(lambda conn: tasks.heartbeat(conn, task_id, call.now))
+            )
         if beaten is None:
             raise TaskEnded(f"task {task_id} has ended")
         return beaten
@@ -206,14 +209,17 @@ class Tasks:
         """
         await self._own(call, task_id)
         event = call.event(TASK_COMPLETED)
-        await self._store.write(lambda conn: end(conn, task_id, TaskState.COMPLETED, call.now, event))
+        await step(
+            Step.TASK_COMPLETE,
+            self._store.write(lambda conn: end(conn, task_id, TaskState.COMPLETED, call.now, event)),
+        )
         self._anchors.forget_task(task_id)
         await self._revoker.settle(task_id, self._wait)
         return await self._own(call, task_id)
 
     async def _own(self, call: Call, task_id: str) -> Task:
         call.task_id = task_id
-        task = await self._store.read(lambda conn: tasks.get(conn, task_id))
+        task = await step(Step.TASK_LOOK_UP, self._store.read(lambda conn: tasks.get(conn, task_id)))
         if task is None or task.agent != call.uri:
             raise TaskNotFound(_why_not_found(task))
         return task

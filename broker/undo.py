@@ -17,6 +17,7 @@ from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
 from broker.model import Anchor, Issuance, Revocability
 from broker.revoke import Revoker
+from broker.step import Step, step
 from broker.store import Store
 
 log = structlog.get_logger(__name__)
@@ -35,7 +36,7 @@ class Undo:
     async def token(self, accessor: str, lease_id: str | None = None) -> None:
         """Ask Vault at once to revoke a token that may have no record."""
         with contextlib.suppress(BrokerError):
-            await retract(self._vault, accessor, lease_id)
+            await step(Step.UNDO_RETRACT, retract(self._vault, accessor, lease_id))
 
     async def anchor(self, anchor: Anchor, reason: str) -> None:
         """Revoke an anchor with all that hangs from it."""
@@ -66,5 +67,8 @@ class Undo:
         if issuance.revocability is Revocability.INDIVIDUAL:
             now = self._clock.now()
             with contextlib.suppress(BrokerError):
-                await self._store.write(lambda conn: revoke.queue_issuance(conn, issuance, "caller.gone", now))
+                await step(
+                    Step.UNDO_QUEUE,
+                    self._store.write(lambda conn: revoke.queue_issuance(conn, issuance, "caller.gone", now)),
+                )
             self._revoker.wake()

@@ -13,6 +13,7 @@ from broker.mint.paths import safe_segment
 from broker.mint.replies import parse_object
 from broker.model import JsonObject, JsonValue
 from broker.secret import Secret
+from broker.step import Step, step
 
 MAX_REPLY_BYTES = 1024 * 1024
 # Accepted, for later; and no content.
@@ -81,14 +82,19 @@ class Transport:
         headers = self._headers if token is None else {**self._headers, "X-Vault-Token": token.reveal()}
         data = None if body is None else json.dumps(body).encode()
         try:
-            async with self._session.request(verb, url, data=data, headers=headers, allow_redirects=False) as reply:
-                raw = await _read(reply, limit)
+            status, raw = await step(Step.VAULT_CALL, self._exchange(verb, url, data, headers, limit))
         except (aiohttp.ClientError, OSError) as error:
             raise VaultUnavailable(f"{describe(method, path)}: {_reason(error)}") from None
-        answer = {} if not raw and reply.status in _WITHOUT_CONTENT else parse_object(raw)
+        answer = {} if not raw and status in _WITHOUT_CONTENT else parse_object(raw)
         if answer is None:
-            raise VaultUnavailable(f"{describe(method, path)}: status {reply.status} without Vault's JSON")
-        return Answer(reply.status, answer)
+            raise VaultUnavailable(f"{describe(method, path)}: status {status} without Vault's JSON")
+        return Answer(status, answer)
+
+    async def _exchange(
+        self, verb: str, url: str, data: bytes | None, headers: dict[str, str], limit: int
+    ) -> tuple[int, bytes]:
+        async with self._session.request(verb, url, data=data, headers=headers, allow_redirects=False) as reply:
+            return reply.status, await _read(reply, limit)
 
     async def close(self) -> None:
         """Close all connections."""
