@@ -6,6 +6,7 @@ import secrets
 import socket
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ from broker.mint.login import VaultLogin
 from broker.mint.vault import VaultClient
 from broker.model import AuditEvent
 from broker.policy import PolicyCache
+from broker.presence import Presence
 from broker.query import Query
 from broker.revoke import Revoker
 from broker.scopes import Scopes
@@ -51,28 +53,35 @@ class App:
     Attributes:
         addresses: Where it listens: ``bearer`` and ``mutual``, as configured,
             with ``host:port``.
+        name: Of this replica.
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, name: str) -> None:
         self.addresses: dict[str, str] = {}
+        self.name = name
         self._settings = settings
         self._clock = clock
         self._exit = AsyncExitStack()
         self._background: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def start(cls, settings: Settings, clock: Clock | None = None) -> "App":
+    async def start(cls, settings: Settings, clock: Clock | None = None, name: str | None = None) -> "App":
         """Build a broker and let it listen.
 
         Vault may be away at this time: the broker listens and says that it is
         not ready until Vault is there.
+
+        Args:
+            settings: The configuration.
+            clock: The machine's by default.
+            name: Of this replica; `replica_name` by default.
 
         Raises:
             ConfigError: when something the configuration points to is wrong.
             StoreUnavailable: when the database cannot be reached, or is not at
                 the newest migration.
         """
-        app = cls(settings, clock or SystemClock())
+        app = cls(settings, clock or SystemClock(), name or replica_name())
         try:
             await app._build()
         except BaseException:
@@ -107,9 +116,10 @@ class App:
         held.push_async_callback(attestation.close)
 
         rules = PolicyCache(lambda record: compile_scope(record, parse_document(record.document, MAPPINGS)))
-        anchors = Anchors(store, vault, clock, replica_name())
+        anchors = Anchors(store, vault, clock, self.name)
         revoker = Revoker(store, vault, clock)
         sweeper = Sweeper(store, anchors, revoker, clock, reaper)
+        presence = Presence(store, clock, self.name, version("credbroker-server"))
         wait = settings.limits.revocation_wait
         undo = Undo(store, vault, anchors, revoker, clock)
         issuer = Issuer(store, vault, rules, anchors, revoker, undo, key)
@@ -139,7 +149,7 @@ class App:
             trust_bundle=attestation.trust_bundle_pem,
             clock=clock,
         )
-        for loop in (revoker, sweeper):
+        for loop in (presence, revoker, sweeper):
             self._background.append(loop.start())
             held.push_async_callback(loop.stop)
         held.push_async_callback(issuer.drain)

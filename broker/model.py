@@ -265,6 +265,16 @@ class LeaseRecord:
     expires_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaRecord:
+    """A process that serves, and when it last said so."""
+
+    name: str
+    version: str
+    started_at: datetime
+    seen_at: datetime
+
+
 class LockKind(StrEnum):
     """What a lock holds."""
 

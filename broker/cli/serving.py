@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from broker.app import App
+from broker.app import App, replica_name
 from broker.cli.failures import Failure
 from broker.config import Settings
 from broker.serve import logs
@@ -26,9 +26,10 @@ def run(settings: Settings) -> None:
         StoreUnavailable: when the database is away or not upgraded.
         Failure: when something failed that never should; the log says what.
     """
-    logs.configure(settings.log.level, settings.log.format)
+    name = replica_name()
+    logs.configure(settings.log.level, settings.log.format, name)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, name))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -39,10 +40,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, name: str) -> None:
     log = structlog.get_logger(__name__)
     asked_to_end = _on_signal()
-    app = await App.start(settings)
+    app = await App.start(settings, name=name)
     try:
         log.info("started", **app.addresses)
         await _first(asked_to_end.wait(), app.wait())

@@ -34,7 +34,7 @@ _MAX_FRAMES = 30
 _MAX_CAUSES = 5
 
 
-def configure(level: Level, format: Literal["json", "text"]) -> None:  # noqa: A002 - named like the setting
+def configure(level: Level, format: Literal["json", "text"], replica: str = "") -> None:  # noqa: A002 - the setting's
     """Set up logging for the process, in place of any earlier set-up.
 
     Libraries are heard from ``warning`` on, whatever the level: their finer
@@ -43,9 +43,15 @@ def configure(level: Level, format: Literal["json", "text"]) -> None:  # noqa: A
     Args:
         level: The least severe level that is shown.
         format: One JSON object per line, or text for people.
+        replica: Whose records these are; said in each, unless empty.
     """
+
+    def signed(_logger: object, _method: str, event: Event) -> Event:
+        return {"replica": replica, **event} if replica else event
+
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        signed,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -5,9 +5,10 @@
 -- The role must exist. Whoever may create roles does it once:
 --   CREATE ROLE credbroker_runtime LOGIN PASSWORD '…';
 --
--- Nothing can be deleted but one-time proofs that have expired. What was
--- requested, decided and granted is written once: only the columns that follow a
--- thing through its life can change, and in events none.
+-- Nothing can be deleted but one-time proofs that have expired, and the names of
+-- replicas that have ended. What was requested, decided and granted is written
+-- once: only the columns that follow a thing through its life can change, and in
+-- events none.
 
 BEGIN;
 
@@ -30,6 +31,9 @@ GRANT SELECT, INSERT, UPDATE (
 ) ON issuances TO credbroker_runtime;
 GRANT SELECT, INSERT, UPDATE (attempts, next_attempt_at, last_error, confirmed_at)
     ON revocations TO credbroker_runtime;
+GRANT SELECT, INSERT, UPDATE (holder, epoch, expires_at) ON leases TO credbroker_runtime;
+GRANT SELECT, INSERT, UPDATE (seen_at), DELETE ON replicas TO credbroker_runtime;
+GRANT SELECT ON installation TO credbroker_runtime;
 GRANT SELECT, INSERT, DELETE ON proofs TO credbroker_runtime;
 GRANT SELECT, INSERT ON events TO credbroker_runtime;
 

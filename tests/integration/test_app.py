@@ -13,6 +13,8 @@ from broker.app import App, read_key
 from broker.dev.pki import DevAuthority
 from broker.errors import ConfigError, StoreUnavailable
 from broker.secret import Secret
+from broker.store import replicas
+from tests.fixtures.store import running
 from tests.fixtures.waiting import until
 from tests.fixtures.world import SCOPES, World
 from tests.integration.refusing import refused
@@ -56,6 +58,19 @@ async def test_it_starts_while_vault_is_away_and_serves_when_it_is_back(bare_wor
     await until(serving)
     await world.apply(*SCOPES)
     assert (await world.caller().issue("reports-secret")).credential.vault_token.token
+
+
+async def test_it_is_among_the_replicas_until_it_ends(bare_world: World) -> None:
+    world = bare_world
+    await world.start()
+    async with running(Secret(world.settings.database.url.get_secret_value())) as store:
+
+        async def names() -> list[str]:
+            return [replica.name for replica in await store.read(replicas.seen)]
+
+        assert await until(names) == [world.app.name]
+        await world.app.stop()
+        assert await names() == []
 
 
 async def test_a_database_that_is_not_migrated_keeps_it_from_starting(bare_world: World) -> None:

@@ -52,6 +52,14 @@ def test_one_json_object_per_line(lines: Lines) -> None:
     }
 
 
+def test_each_record_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json", "replica-1")
+    structlog.get_logger().info("ready")
+    logging.getLogger("library").warning("careful")
+    shown = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["replica"]) for line in shown] == [("ready", "replica-1"), ("careful", "replica-1")]
+
+
 def test_level_filters(lines: Lines) -> None:
     logger = structlog.get_logger()
     logger.debug("hidden")

@@ -1,0 +1,75 @@
+"""Presence: each replica says again and again that it is there, so that people can see who serves."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from broker.clock import Clock
+from broker.errors import BrokerError
+from broker.model import ReplicaRecord
+from broker.store import Store, replicas
+
+INTERVAL: Final = timedelta(seconds=10)
+FORGOTTEN: Final = timedelta(hours=1)
+"""How long a replica that went without a word is still shown."""
+
+log = structlog.get_logger(__name__)
+
+
+class Presence:
+    """Keeps this replica's row.
+
+    Args:
+        name: Of this replica.
+        version: Of its software.
+    """
+
+    def __init__(self, store: Store, clock: Clock, name: str, version: str) -> None:
+        self._store = store
+        self._clock = clock
+        now = clock.now()
+        self._record = ReplicaRecord(name=name, version=version, started_at=now, seen_at=now)
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        """Say it in the background until `stop`; return that work."""
+        self._loop = asyncio.create_task(self._run(), name="presence")
+        return self._loop
+
+    async def stop(self) -> None:
+        """End the background work and take the row away."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        try:
+            await self._store.write(lambda conn: replicas.remove(conn, self._record.name))
+        except BrokerError as error:
+            log.warning("this replica is shown for a while after its end", reason=error.detail)
+
+    async def turn(self) -> None:
+        """Say once that this replica is there.
+
+        Raises:
+            StoreUnavailable: when the database cannot answer.
+        """
+        record = replace(self._record, seen_at=self._clock.now())
+
+        def say(conn: Connection) -> None:
+            replicas.touch(conn, record)
+            replicas.purge(conn, record.seen_at - FORGOTTEN)
+
+        await self._store.write(say)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.turn()
+            except BrokerError as error:
+                log.warning("presence could not be recorded, will retry", reason=error.detail)
+            except Exception:
+                log.exception("presence could not be recorded, will retry")
+            await self._clock.sleep(INTERVAL.total_seconds())
