@@ -275,6 +275,34 @@ class ReplicaRecord:
     seen_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How much of everything there is at a moment, in the whole installation.
+
+    Attributes:
+        active_tasks: Tasks that have not ended.
+        unconfirmed_tasks: Tasks that have ended while Vault has not confirmed
+            that all of theirs is gone.
+        live_issuances: Credentials that are minted, out, or being revoked.
+        pending_revocations: Vault tokens to be revoked that Vault has not
+            confirmed to be gone.
+        failing_revocations: Those of them with a failed attempt.
+        irrevocable_leases: Those of them with a lease that outlived so many
+            attempts that Vault itself may have given it up.
+        oldest_pending_at: Since when the longest pending one is asked for.
+        locks_in_force: Locks that are neither lifted nor expired.
+    """
+
+    active_tasks: int
+    unconfirmed_tasks: int
+    live_issuances: int
+    pending_revocations: int
+    failing_revocations: int
+    irrevocable_leases: int
+    oldest_pending_at: datetime | None
+    locks_in_force: int
+
+
 class LockKind(StrEnum):
     """What a lock holds."""
 

@@ -104,6 +104,7 @@ tasks = Table(
     Index(None, "state", "id"),
     Index(None, "created_at"),
     _partial("ix_tasks_active_due_at", "state", "due_at", where="state = 'active'"),
+    _partial("ix_tasks_unconfirmed", "ended_at", where="ended_at IS NOT NULL AND revocation_confirmed_at IS NULL"),
 )
 
 anchors = Table(

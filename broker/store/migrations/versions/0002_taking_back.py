@@ -23,6 +23,12 @@ def upgrade() -> None:
         "next_attempt_at",
         where="confirmed_at IS NULL AND anchor_id IS NOT NULL",
     )
+    _partial(
+        "ix_tasks_unconfirmed",
+        "tasks",
+        "ended_at",
+        where="ended_at IS NOT NULL AND revocation_confirmed_at IS NULL",
+    )
     _again("ix_tasks_active_due_at", "tasks", "state", "due_at", where="state = 'active'")
     _again("ix_anchors_creating_created_at", "anchors", "state", "created_at", where="state = 'creating'")
     _again("ix_issuances_active_expires_at", "issuances", "state", "expires_at", where="state = 'active'")
