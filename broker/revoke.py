@@ -198,7 +198,7 @@ class Revoker:
         async with self._slots:
             error = ""
             try:
-                gone = await retract(self._vault, entry.accessor, entry.lease_id)
+                gone = await retract(self._vault, entry.accessor, entry.lease_id, insist=entry.attempts > 0)
             except BrokerError as failure:
                 gone, error = False, failure.detail
             try:

@@ -3,7 +3,7 @@
 from broker.mint.vault import VaultClient
 
 
-async def retract(vault: VaultClient, accessor: str, lease_id: str | None) -> bool:
+async def retract(vault: VaultClient, accessor: str, lease_id: str | None, *, insist: bool = False) -> bool:
     """Revoke a token with everything that hangs from it, and look whether it is gone.
 
     Revoking what is gone already succeeds.
@@ -12,6 +12,10 @@ async def retract(vault: VaultClient, accessor: str, lease_id: str | None) -> bo
         vault: Vault, with the broker's own token.
         accessor: The token's accessor.
         lease_id: The lease that hangs from it, if there is one.
+        insist: Revoke the lease within the call, as is right once Vault was
+            asked and did not get it done: after six failed attempts of its own
+            it calls a lease irrevocable, and does nothing more when merely
+            told to revoke it some time.
 
     Returns:
         True when Vault knows neither any more; False when it was asked and is
@@ -19,16 +23,17 @@ async def retract(vault: VaultClient, accessor: str, lease_id: str | None) -> bo
 
     Raises:
         VaultUnavailable: when Vault did not answer.
-        MintFailed: when Vault refused.
+        MintFailed: when Vault refused; or when it was to revoke the lease
+            within the call, and the engine could not.
     """
     await vault.revoke_token(accessor)
     if await vault.knows_token(accessor):
         return False
     if lease_id is None or not await vault.knows_lease(lease_id):
         return True
-    # Vault revokes leases after it has answered, and gives up after some
-    # failed attempts. Asking for the lease itself starts it again.
-    await vault.revoke_lease(lease_id)
+    # Vault revokes leases after it has answered. Asking for the lease itself
+    # starts it again.
+    await vault.revoke_lease(lease_id, within_call=insist)
     return not await vault.knows_lease(lease_id)
 
 

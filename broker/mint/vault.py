@@ -168,15 +168,18 @@ class VaultClient:
             if not refusal.says("invalid accessor"):
                 raise
 
-    async def revoke_lease(self, lease_id: str) -> None:
-        """Ask Vault to revoke one lease.
+    async def revoke_lease(self, lease_id: str, *, within_call: bool = False) -> None:
+        """Ask Vault to revoke one lease: some time soon, or within the call.
+
+        Source: https://openbao.org/api-docs/system/leases/#revoke-lease
 
         Raises:
             VaultUnavailable: when Vault did not answer.
-            VaultRefused: when the broker may not.
+            VaultRefused: when the broker may not; or when the engine failed
+                within the call.
         """
         try:
-            await self._tell(("sys", "leases", "revoke"), {"lease_id": lease_id, "sync": False})
+            await self._tell(("sys", "leases", "revoke"), {"lease_id": lease_id, "sync": within_call})
         except VaultRefused as refusal:
             if not refusal.says("invalid lease"):
                 raise

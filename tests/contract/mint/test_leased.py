@@ -150,6 +150,31 @@ async def test_a_lease_that_vault_cannot_revoke_is_tried_again_until_it_is_gone(
     assert user not in users(world)
 
 
+async def test_a_lease_that_vault_has_given_up_on_is_revoked_when_the_broker_insists(
+    world: World, vault_admin: hvac.Client
+) -> None:
+    with psycopg.connect(superuser(world), autocommit=True) as admin:
+        admin.execute("CREATE TABLE IF NOT EXISTS held (a int)")
+        minted = await world.mint(await world.anchor())
+        accessor, lease, user = str(minted.accessor), minted.lease_id, str(minted.secret.reveal()["username"])
+        admin.execute(sql.SQL("GRANT SELECT ON held TO {}").format(sql.Identifier(user)))
+
+        async def given_up() -> bool:
+            # Each time somebody asks uses up one of Vault's own attempts.
+            await retract(world.vault, accessor, lease)
+            leases = vault_admin.adapter.get("/v1/sys/leases?type=irrevocable")["data"]["leases"]
+            return lease in [one["lease_id"] for one in leases]
+
+        await until(given_up)
+        with pytest.raises(MintFailed, match="failed to revoke"):
+            await retract(world.vault, accessor, lease, insist=True)
+
+        admin.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user)))
+        assert not await retract(world.vault, accessor, lease)
+        assert await retract(world.vault, accessor, lease, insist=True)
+    assert user not in users(world)
+
+
 async def token_gone(world: World, accessor: str) -> bool:
     return not await world.vault.knows_token(accessor)
 
