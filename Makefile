@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults check fix stubs constraints clean venv
+.PHONY: help demo test faults bench check fix stubs constraints clean venv
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(READY) ## Run all tests, and require full coverage where decisions are m
 
 faults: $(READY) ## Kill, cut off, overload and outlive: the tests that take minutes
 	@$(BIN)/pytest -m long --numprocesses 2 --timeout 600
+
+bench: $(READY) ## Measure the promises on real servers: about ten minutes on a machine left alone
+	@$(BIN)/python -m tests.bench
 
 check: $(READY) ## Check format, lint, types, import contracts, protos, stubs and pins
 	@$(BIN)/python tools/check.py

@@ -1,0 +1,124 @@
+"""`python -m tests.bench`: measures what the broker promises, on this machine."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+# Worker processes are started while gRPC's threads run.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+from broker.dev.signals import terminated_like_interrupted
+from broker.errors import BrokerError
+from tests.bench import machine, stack
+from tests.bench.client import WrongReply
+from tests.bench.figures import Figure, Result, table
+from tests.bench.scenarios import SCENARIOS, Scenario, summary
+from tests.bench.stack import DATABASES, Bench, DatabaseKind, Parts
+from tests.bench.worker import Ended
+
+LONGEST_SECONDS = 600
+
+_MET, _MISSED, _FAILED, _INTERRUPTED = 0, 1, 2, 130
+
+_EPILOG = """\
+examples:
+  python -m tests.bench                                 everything: about ten minutes
+  python -m tests.bench task-end --database postgres    one scenario on one database
+  python -m tests.bench --quick                         small numbers: do all of them still run?
+
+Leave the machine alone meanwhile: the load before the start is shown, and a
+figure taken on a busy machine says little. Repeat what you want to rely on.
+
+exit status: 0 all goals are met, 1 a goal is missed, 2 a part failed or a reply was wrong.
+"""
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    wanted = _arguments()
+    results: list[Result] = []
+    try:
+        with terminated_like_interrupted(), tempfile.TemporaryDirectory(prefix="credbroker-bench-") as folder:
+            Path(folder).chmod(0o755)  # PostgreSQL's user passes through it
+            before = machine.load()
+            with stack.running(Path(folder)) as parts:
+                facts = {"date": f"{datetime.now(UTC):%Y-%m-%d}", **machine.facts(parts), "load before": before}
+                for name, value in facts.items():
+                    _say(f"{name:12} {value}")
+                for result in _results(parts, wanted):
+                    results.append(result)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return _INTERRUPTED
+    except (BrokerError, WrongReply, Ended, TimeoutError) as error:
+        _say(f"failed: {type(error).__name__}: {error}")
+        return _FAILED
+    _say("\n" + table(results, judged=not wanted.quick))
+    if wanted.json is not None:
+        wanted.json.write_text(json.dumps({"machine": facts, "results": [asdict(item) for item in results]}, indent=2))
+    missed = not wanted.quick and any(not figure.met for result in results for figure in result.figures)
+    return _MISSED if missed else _MET
+
+
+def _results(parts: Parts, wanted: argparse.Namespace) -> Iterator[Result]:
+    for name in wanted.scenarios or SCENARIOS:
+        for database in wanted.database or DATABASES:
+            yield _result(parts, name, database, wanted)
+
+
+def _result(parts: Parts, name: str, database: DatabaseKind, wanted: argparse.Namespace) -> Result:
+    started = time.monotonic()
+    with parts.broker(database, quick=wanted.quick, compare=wanted.compare) as bench:
+        try:
+            figures = asyncio.run(_bounded(SCENARIOS[name], bench))
+        except Exception:
+            _say(f"the broker's log ends with:\n{bench.broker.log_tail()}")
+            raise
+    _say(f"{name} on {database}: {time.monotonic() - started:.0f} s")
+    return Result(name, database, tuple(figures))
+
+
+async def _bounded(scenario: Scenario, bench: Bench) -> Sequence[Figure]:
+    async with asyncio.timeout(LONGEST_SECONDS):
+        return await scenario(bench)
+
+
+def _arguments() -> argparse.Namespace:
+    listed = "\n".join(f"  {name:14} {summary(scenario)}" for name, scenario in SCENARIOS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="Measure the broker on real servers, and compare with the goals.\n\nscenarios:\n" + listed,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", type=_scenario, help="default: all")
+    parser.add_argument(
+        "--database", action="append", choices=DATABASES, help="the broker's database; default: one run on each"
+    )
+    parser.add_argument("--quick", action="store_true", help="small numbers; goals are not judged")
+    parser.add_argument("--compare", action="store_true", help="measure also what one would use without a broker")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and figures there, too")
+    return parser.parse_args()
+
+
+def _scenario(name: str) -> str:
+    if name not in SCENARIOS:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(SCENARIOS)}")
+    return name
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""What is measured: the broker as its own process, on real servers, as an operator would run it."""
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import grpc
+import yaml
+from credbroker.v1.lock_service_pb2_grpc import LockServiceStub
+from sqlalchemy import Engine
+
+from broker.dev import databases, server, vault
+from broker.dev.files import write_private
+from broker.dev.home import Ports
+from broker.dev.issuer import DevIssuer
+from broker.dev.openbao import OpenBao
+from broker.dev.people import ADMINS, TRUST_DOMAIN
+from broker.dev.pki import DevAuthority
+from broker.dev.postgres import Postgres
+from broker.dev.processes import ManagedProcess, free_port
+from broker.dev.vault import DATABASE_ROLE, VaultIdentities
+from broker.secret import Secret, SecretText
+from broker.store.engine import open_engines, parse_url
+from tests.bench.worker import Access
+
+DatabaseKind = Literal["sqlite", "postgres"]
+DATABASES: tuple[DatabaseKind, ...] = ("sqlite", "postgres")
+
+_SCOPE = """
+apiVersion: credbroker.dev/v1
+kind: Scope
+metadata: {{name: {name}}}
+spec:
+  who: [{{spiffeId: "spiffe://{domain}/agents/*"}}]
+  credential: {credential}
+  ttl: {{default: 15m, max: 30m}}
+"""
+_RULES = '[{path: "secret/data/reports/*", capabilities: [read]}]'
+CREDENTIALS = {
+    "batch": f"{{kind: vault_token, rules: {_RULES}}}",
+    "service": f"{{kind: vault_token, token: service, rules: {_RULES}}}",
+    "leased": f"{{kind: leased, path: database/creds/{DATABASE_ROLE}}}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One scenario's own broker, on an empty database.
+
+    Attributes:
+        quick: Whether numbers are small: then only replies are judged.
+        compare: Whether to measure also what one would use without a broker.
+        broker: The serving process.
+        database: Which kind of database it has.
+        url: That database, for preparing and reading records.
+    """
+
+    quick: bool
+    compare: bool
+    parts: "Parts"
+    folder: Path
+    ports: Ports
+    broker: ManagedProcess
+    database: DatabaseKind
+    url: SecretText
+
+    @property
+    def address(self) -> str:
+        """The listener for callers with a token, ``host:port``."""
+        return f"127.0.0.1:{self.ports.bearer}"
+
+    @property
+    def ca_file(self) -> Path:
+        """CA certificate of everything that listens."""
+        return self.parts.folder / "ca.pem"
+
+    @property
+    def access(self) -> Access:
+        """What client processes need to reach the servers."""
+        postgres = self.parts.postgres
+        return Access(
+            broker=self.address,
+            vault=self.parts.openbao.address,
+            reports=f"host={postgres.host} port={postgres.port} dbname={databases.REPORTS_DATABASE}",
+            ca_file=str(self.ca_file),
+        )
+
+    def agents(self, count: int) -> list[str]:
+        """Return tokens of that many agents."""
+        return [
+            self.parts.issuer.svid(f"spiffe://{TRUST_DOMAIN}/agents/agent-{number}").reveal() for number in range(count)
+        ]
+
+    def admin_token(self) -> str:
+        """Return a token of an admin."""
+        return self.parts.issuer.token("admin", claims={"groups": [ADMINS]}).reveal()
+
+    def channel(self) -> grpc.aio.Channel:
+        """Return a connection to the broker; the caller closes it."""
+        return grpc.aio.secure_channel(self.address, grpc.ssl_channel_credentials(self.ca_file.read_bytes()))
+
+    def locks(self, channel: grpc.aio.Channel) -> LockServiceStub:
+        """Return the service of locks."""
+        return LockServiceStub(channel)
+
+    @contextmanager
+    def records(self) -> Iterator[Engine]:
+        """Give a way to the broker's database."""
+        engines = open_engines(parse_url(self.url))
+        try:
+            yield engines.writer
+        finally:
+            engines.dispose()
+
+    def memory(self) -> float:
+        """Return how much memory the broker's process holds, in MiB."""
+        for line in Path(f"/proc/{self.broker.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError("the kernel does not say how much memory a process holds")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The servers that all scenarios share."""
+
+    folder: Path
+    authority: DevAuthority
+    openbao: OpenBao
+    postgres: Postgres
+    issuer: DevIssuer
+    identities: VaultIdentities
+
+    @contextmanager
+    def broker(self, database: DatabaseKind, *, quick: bool, compare: bool) -> Iterator[Bench]:
+        """Run a broker on an empty database, with one scope of each kind of credential.
+
+        Raises:
+            Unavailable: when it does not come up.
+        """
+        name = f"{database}-{secrets.token_hex(4)}"
+        folder = self.folder / name
+        ports = Ports(openbao=0, postgres=0, issuer=0, bearer=free_port(), mutual=free_port())
+        config = server.write_config(
+            folder, ports, self.authority, self.openbao, self.identities, self.postgres, self.issuer
+        )
+        url = self._database(database, name, folder)
+        document = yaml.safe_load(config.read_text()) | {"database": {"url": url.reveal()}}
+        write_private(config, yaml.safe_dump(document))
+        with server.serve(config, ports.bearer, self.folder / "ca.pem") as process:
+            bench = Bench(quick, compare, self, folder, ports, process, database, url)
+            self._apply_scopes(bench)
+            yield bench
+
+    def _database(self, kind: DatabaseKind, name: str, folder: Path) -> SecretText:
+        if kind == "sqlite":
+            return Secret(f"sqlite:///{folder / 'broker.db'}")
+        self.postgres.create_database(name)
+        return self.postgres.sqlalchemy_url(name)
+
+    def _apply_scopes(self, bench: Bench) -> None:
+        scopes, token = bench.folder / "scopes", bench.folder / "admin.jwt"
+        scopes.mkdir()
+        write_private(token, bench.admin_token())
+        for name, credential in CREDENTIALS.items():
+            text = _SCOPE.format(name=name, domain=TRUST_DOMAIN, credential=credential)
+            (scopes / f"{name}.yaml").write_text(text)
+        variables = {
+            "CREDBROKER_ADDRESS": bench.address,
+            "CREDBROKER_CA_FILE": str(bench.ca_file),
+            "CREDBROKER_TOKEN_FILE": str(token),
+            "VAULT_ADDR": self.openbao.address,
+            "VAULT_CACERT": str(self.openbao.ca_file),
+            "VAULT_TOKEN": self.identities.provisioner.reveal(),
+        }
+        server.run_command("scopes", "apply", "--yes", str(scopes), variables=variables)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Parts]:
+    """Run OpenBao, PostgreSQL and an issuer; end them in any case.
+
+    Raises:
+        Unavailable: when one does not come up.
+    """
+    authority = DevAuthority()
+    (folder / "ca.pem").write_bytes(authority.certificate_pem)
+    with ExitStack() as started:
+        with ThreadPoolExecutor(1) as pool:
+            # Each takes seconds, most of which it waits.
+            starting = pool.submit(Postgres.start, folder / "postgres")
+            openbao = started.enter_context(OpenBao.start(folder / "openbao", authority=authority))
+            postgres = started.enter_context(starting.result())
+        issuer = started.enter_context(DevIssuer.start(folder / "issuer", authority))
+        password = vault.load_or_make_password(folder / "vault-database-password")
+        databases.prepare(postgres, password)
+        identities = vault.prepare(openbao, postgres, password, folder)
+        yield Parts(folder, authority, openbao, postgres, issuer, identities)
