@@ -11,4 +11,5 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.store",
     "tests.fixtures.world",
+    "tests.fixtures.books",
 ]

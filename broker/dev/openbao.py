@@ -43,7 +43,13 @@ class OpenBao:
 
     @classmethod
     def start(
-        cls, folder: Path, *, port: int | None = None, keep: bool = False, authority: DevAuthority | None = None
+        cls,
+        folder: Path,
+        *,
+        port: int | None = None,
+        keep: bool = False,
+        authority: DevAuthority | None = None,
+        raw_audit: bool = False,
     ) -> "OpenBao":
         """Start a server and return when it serves requests.
 
@@ -55,6 +61,8 @@ class OpenBao:
                 folder (in a file that its owner alone can read), so that the
                 data can be used again.
             authority: Issues the certificate; one of its own by default.
+            raw_audit: Whether the audit device writes secrets as they are, for
+                tests that compare what was minted with what was recorded.
 
         Raises:
             Unavailable: when it does not come up.
@@ -64,7 +72,7 @@ class OpenBao:
         port = port or free_port()
         _write_certificates(folder, authority or DevAuthority())
         config = folder / "server.json"
-        config.write_text(json.dumps(_server_config(folder, port), indent=2))
+        config.write_text(json.dumps(_server_config(folder, port, raw_audit=raw_audit), indent=2))
         process = ManagedProcess.start(
             "OpenBao",
             [get_binary_path(), "server", f"-config={config}"],
@@ -138,8 +146,9 @@ class OpenBao:
         self.stop()
 
 
-def _server_config(folder: Path, port: int) -> dict[str, object]:
+def _server_config(folder: Path, port: int, *, raw_audit: bool) -> dict[str, object]:
     cluster_port = free_port()
+    audit = {"file_path": str(folder / "audit.log"), "log_raw": json.dumps(raw_audit)}
     return {
         "ui": False,
         "api_addr": f"https://127.0.0.1:{port}",
@@ -154,7 +163,7 @@ def _server_config(folder: Path, port: int) -> dict[str, object]:
                 "tls_key_file": str(folder / "server.key"),
             }
         },
-        "audit": [{"type": "file", "path": "file", "options": {"file_path": str(folder / "audit.log")}}],
+        "audit": [{"type": "file", "path": "file", "options": audit}],
     }
 
 
