@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from broker import metrics, scrape
 from broker.anchors import Anchors
 from broker.attest import Attestation
 from broker.authorize import RoleRules, compile_scope
@@ -19,6 +20,7 @@ from broker.clock import Clock, SystemClock
 from broker.config import Settings, Vault, VaultAuth
 from broker.document import parse_document
 from broker.errors import ConfigError
+from broker.gauges import Gauges
 from broker.holding import Holdings
 from broker.identify import Identify
 from broker.issue import Issuer
@@ -33,8 +35,10 @@ from broker.query import Query
 from broker.revoke import Revoker
 from broker.scopes import Scopes
 from broker.secret import Secret
+from broker.serve.observing import Observer
 from broker.serve.server import Server
 from broker.serve.services import Workflows, build
+from broker.step import observe
 from broker.store import Store, events
 from broker.sweep import Sweeper
 from broker.tasks import Tasks
@@ -51,8 +55,8 @@ class App:
     """A running broker. Made by `start`.
 
     Attributes:
-        addresses: Where it listens: ``bearer`` and ``mutual``, as configured,
-            with ``host:port``.
+        addresses: Where it listens: ``bearer``, ``mutual`` and ``metrics``, as
+            configured, with ``host:port``.
         name: Of this replica.
     """
 
@@ -63,6 +67,7 @@ class App:
         self._clock = clock
         self._exit = AsyncExitStack()
         self._background: list[asyncio.Task[None]] = []
+        self._logins: list[VaultLogin] = []
 
     @classmethod
     async def start(cls, settings: Settings, clock: Clock | None = None, name: str | None = None) -> "App":
@@ -148,6 +153,7 @@ class App:
             ready=ready,
             trust_bundle=attestation.trust_bundle_pem,
             clock=clock,
+            observers=self._observers(),
         )
         for loop in (presence, revoker, sweeper):
             self._background.append(loop.start())
@@ -155,19 +161,55 @@ class App:
         held.push_async_callback(issuer.drain)
         self._background.append(asyncio.create_task(self._reload(attestation), name="reload"))
         held.callback(self._background[-1].cancel)
+        await self._measure(store, server)
         held.push_async_callback(server.drain)
+        await self._listen(server)
+
+    async def _listen(self, server: Server) -> None:
+        listen = self._settings.listen
         ports = await server.start()
         for name, listener, port in (
-            ("bearer", settings.listen.bearer, ports.bearer),
-            ("mutual", settings.listen.mutual, ports.mutual),
+            ("bearer", listen.bearer, ports.bearer),
+            ("mutual", listen.mutual, ports.mutual),
         ):
             if listener is not None and port is not None:
                 self.addresses[name] = f"{listener.address.rpartition(':')[0]}:{port}"
+
+    def _observers(self) -> list[Observer]:
+        """Begin to observe steps, and return who is told of requests."""
+        if self._settings.metrics is None:
+            return []
+        self._exit.callback(observe(metrics.step_observer(self._clock)))
+        return [metrics.observe_request]
+
+    async def _measure(self, store: Store, server: Server) -> None:
+        """Keep the gauges fresh, and let them be scraped, unless whoever started this process does that."""
+        if self._settings.metrics is None:
+            return
+        metrics.set_build(version("credbroker-server"))
+
+        def reading() -> metrics.Reading:
+            return metrics.Reading(
+                ready=server.is_ready,
+                requests=server.requests,
+                writes_waiting=store.writes_waiting,
+                reads=store.reads_in_progress,
+                vault_token_left=min(login.seconds_left for login in self._logins),
+                leases={},
+            )
+
+        gauges = Gauges(store, self._clock, reading)
+        self._background.append(gauges.start())
+        self._exit.push_async_callback(gauges.stop)
+        if not scrape.one_of_several():
+            listening = scrape.listening(self._settings.metrics.address, metrics.render)
+            self.addresses["metrics"] = await self._exit.enter_async_context(listening)
 
     async def _vault(self, auth: VaultAuth) -> VaultClient:
         settings: Vault = self._settings.vault
         login = VaultLogin(settings, auth, self._clock)
         await login.start()
+        self._logins.append(login)
         self._exit.push_async_callback(login.stop)
         client = VaultClient(settings, login, self._clock)
         self._exit.push_async_callback(client.close)

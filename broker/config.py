@@ -162,6 +162,12 @@ class Log(Strict):
     format: Literal["json", "text"] = "json"
 
 
+class Metrics(Strict):
+    """Where Prometheus may scrape, as ``host:port``: plain HTTP that needs no identity. Port 0 picks a free one."""
+
+    address: Address
+
+
 Entries = Annotated[tuple[Who, ...], Field(strict=False)]
 
 
@@ -173,6 +179,7 @@ class Settings(Strict):
             agent, unless ``agent`` is listed: then only those it names are.
         fingerprint_key_file: At least 32 random bytes; the key of the
             fingerprints by which leaked credentials are traced.
+        metrics: Nothing is measured without it.
         reflection: Whether gRPC server reflection answers.
     """
 
@@ -185,6 +192,7 @@ class Settings(Strict):
     tasks: Tasks = Tasks()
     limits: Limits = Limits()
     log: Log = Log()
+    metrics: Metrics | None = None
     reflection: bool = False
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,6 +61,14 @@ class VaultLogin:
         if held is None or (held.expires_at is not None and held.expires_at <= self._clock.monotonic()):
             raise VaultUnavailable(f"the broker has no Vault token: {self._problem}")
         return held.token
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the token in use lives on: 0 without one, infinity for one without end."""
+        held = self._held
+        if held is None:
+            return 0.0
+        return math.inf if held.expires_at is None else max(0.0, held.expires_at - self._clock.monotonic())
 
     async def start(self) -> None:
         """Log in, and keep the token fresh from now on.

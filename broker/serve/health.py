@@ -47,6 +47,11 @@ class Health:
         self._told: int | None = None
         self._poller: asyncio.Task[None] | None = None
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether it says SERVING."""
+        return self._told == health_pb2.HealthCheckResponse.SERVING
+
     async def start(self) -> None:
         """Say NOT_SERVING, and begin to check."""
         await self._tell(False)

@@ -6,7 +6,7 @@ message read and the servicer run. Whatever goes wrong on this way becomes one
 gRPC status for the caller, one event for the auditors and one log line.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeAlias, cast
@@ -26,6 +26,7 @@ from broker.serve.context import serving
 from broker.serve.errors import code_of, status_of
 from broker.serve.evidence import find_evidence
 from broker.serve.gate import Gate
+from broker.serve.observing import Ended, Observer
 from broker.serve.public import PublicCalls
 from broker.serve.reading import Context, Handler, read_message
 from broker.serve.refusals import Refusals
@@ -54,6 +55,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         gate: Bounds the requests that are served at once.
         public: Serves the calls that need no identity.
         clock: Gives every request its one moment.
+        observers: Are told of every request.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         gate: Gate,
         public: PublicCalls,
         clock: Clock,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._table = table
         self._identify = identify
@@ -71,6 +74,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._public = public
         self._clock = clock
+        self._observers = observers
         self._handlers: dict[str, Handler] = {}
         self._turned_away = 0
         self._turned_away_logged = float("-inf")
@@ -108,6 +112,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     await context.abort_with_status(status_of(answer))
             except Overloaded as error:
                 self._note_overload()
+                self._observe(self._call(method, context), context)(_ended(error, 0.0))
                 await context.abort_with_status(status_of(error))
 
         return grpc.stream_unary_rpc_method_handler(serve)
@@ -115,7 +120,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
     async def _answer(self, method: str, roles: frozenset[Role], perform: Performer, context: Context) -> Answer:
         """Return the reply, or why there is none. Raises nothing but cancellation."""
         started = self._clock.monotonic()
-        call = Call(method=method, peer=_address(context.peer()), now=self._clock.now())
+        call = self._call(method, context)
+        tell = self._observe(call, context)
         answer: Answer | None = None
         try:
             await self._admit(call, roles, context)
@@ -125,8 +131,23 @@ class Interceptor(grpc.aio.ServerInterceptor):
             await self._refusals.write(call.refusal(refused))
             answer = refused
         finally:
-            _log_end(call, answer, self._clock.monotonic() - started)
+            ended = _ended(answer, self._clock.monotonic() - started)
+            _log_end(call, ended)
+            tell(ended)
         return answer
+
+    def _call(self, method: str, context: Context) -> Call:
+        return Call(method=method, peer=_address(context.peer()), now=self._clock.now())
+
+    def _observe(self, call: Call, context: Context) -> Callable[[Ended], None]:
+        """Tell the observers that a request begins; return what tells them that it ended."""
+        telling = [observer(call, context.invocation_metadata() or ()) for observer in self._observers]
+
+        def tell(ended: Ended) -> None:
+            for one in reversed(telling):
+                one(ended)
+
+        return tell
 
     async def _perform(
         self, parse: Callable[[bytes], Message], servicer: Servicer, call: Call, context: Context
@@ -163,15 +184,23 @@ def _translate(error: Exception, method: str) -> BrokerError:
     return BrokerError(f"unexpected {type(error).__name__}; the log has the place")
 
 
-def _log_end(call: Call, answer: Answer | None, seconds: float) -> None:
-    refused = answer if isinstance(answer, BrokerError) else None
-    code = "OK" if isinstance(answer, bytes) else code_of(refused).name if refused else "CANCELLED"
+def _ended(answer: Answer | None, seconds: float) -> Ended:
+    match answer:
+        case BrokerError():
+            return Ended(code_of(answer).name, answer.reason, seconds)
+        case None:
+            return Ended("CANCELLED", "", seconds)
+        case _:
+            return Ended("OK", "", seconds)
+
+
+def _log_end(call: Call, ended: Ended) -> None:
     log.info(
         "request",
         method=call.method,
-        code=code,
-        reason=refused.reason if refused else "",
-        duration_ms=round(seconds * 1000, 3),
+        code=ended.code,
+        reason=ended.reason,
+        duration_ms=round(ended.seconds * 1000, 3),
         agent=call.caller.identity.uri if call.caller else "",
         peer=call.peer,
     )

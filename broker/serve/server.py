@@ -19,6 +19,7 @@ from broker.serve.access import access_table, check_complete
 from broker.serve.gate import Gate
 from broker.serve.health import Health, Readiness
 from broker.serve.interceptor import Identifier, Interceptor
+from broker.serve.observing import Observer
 from broker.serve.options import max_calls, server_options
 from broker.serve.public import PublicCalls
 from broker.serve.refusals import Recorder, Refusals
@@ -47,6 +48,7 @@ class Server:
         ready: Raises a `BrokerError` while the broker cannot do its work.
         trust_bundle: Returns the authorities of client certificates, PEM.
         clock: The broker's time.
+        observers: Are told of every request.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Server:
         ready: Readiness,
         trust_bundle: Callable[[], bytes],
         clock: Clock,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._settings = settings
         self._services = services
@@ -68,7 +71,9 @@ class Server:
         self._refusals = Refusals(record)
         self._health = Health([service.descriptor.full_name for service in services], ready, clock)
         self._public = PublicCalls(clock)
-        self._interceptor = Interceptor(self._table, identify, self._refusals, self._gate, self._public, clock)
+        self._interceptor = Interceptor(
+            self._table, identify, self._refusals, self._gate, self._public, clock, observers
+        )
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> Ports:
@@ -93,6 +98,16 @@ class Server:
         await server.start()
         log.info("listening", **ports)
         return Ports(bearer=ports.get("bearer"), mutual=ports.get("mutual"))
+
+    @property
+    def requests(self) -> int:
+        """How many requests run."""
+        return self._gate.inside
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the broker could do its work when that was last checked."""
+        return self._health.is_serving
 
     async def idle(self) -> None:
         """Wait until no request runs."""

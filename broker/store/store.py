@@ -50,6 +50,16 @@ class Store:
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._writer = Writer(self._engines.writer, asyncio.get_running_loop())
 
+    @property
+    def writes_waiting(self) -> int:
+        """How many writes wait for a transaction."""
+        return self._writer.waiting if self._writer is not None else 0
+
+    @property
+    def reads_in_progress(self) -> int:
+        """How many reads run or wait for a thread."""
+        return len(self._reading)
+
     async def close(self) -> None:
         """Take nothing new, finish what was begun, end the threads. Once is enough."""
         threads, self._threads = self._threads, None

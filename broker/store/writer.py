@@ -88,6 +88,11 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """How many works wait for a transaction."""
+        return len(self._waiting)
+
     def submit(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
         """Queue a work and return the future of its result.
 

@@ -1,0 +1,74 @@
+"""A broker under observation: what a real issuance leaves in its metrics."""
+
+from collections.abc import Iterator
+
+from credbroker.v1 import task_service_pb2
+
+from broker import errors
+from broker.secret import Secret
+from broker.serve.access import access_table
+from broker.serve.errors import CODES
+from broker.step import Step
+from tests.fixtures.scraping import labelled, scrape
+from tests.fixtures.waiting import until
+from tests.fixtures.world import SCOPES, World
+from tests.integration.refusing import refused
+
+ISSUE = "credbroker.v1.CredentialService/IssueCredential"
+
+
+def reasons(kind: type[errors.BrokerError] = errors.BrokerError) -> Iterator[str]:
+    yield kind.reason
+    for narrower in kind.__subclasses__():
+        yield from reasons(narrower)
+
+
+LABELS = {
+    "method": set(access_table(reflection=False)),
+    "code": {code.name for code in CODES.values()} | {"OK", "CANCELLED"},
+    "reason": {*reasons(), "", "CANCELLED", "OTHER"},
+    "step": {step.value for step in Step},
+    "cause": {"task", "lock", "expiry", "agent", "admin", "cleanup", "other"},
+}
+FREE = {"le", "version", "python", "work"}
+
+
+async def test_a_task_leaves_its_times_and_nothing_of_its_own_in_the_metrics(bare_world: World) -> None:
+    world = bare_world
+    database = Secret(world.settings.database.url.get_secret_value())
+    world.settings = world.configure(database, metrics={"address": "127.0.0.1:0"})
+    await world.start()
+    await world.apply(*SCOPES)
+    address = world.app.addresses["metrics"]
+    before = await scrape(address)
+    agent = world.caller()
+
+    issued = await agent.issue("reports-secret")
+    await refused(agent.issue("payments-admin", task_id=issued.task.id))
+    await agent.tasks.CompleteTask(task_service_pb2.CompleteTaskRequest(id=issued.task.id))
+
+    after = await scrape(address)
+
+    def grown(name: str, **labels: str) -> float:
+        return after[name, labelled(**labels)] - before.get((name, labelled(**labels)), 0.0)
+
+    assert grown("credbroker_requests_total", method=ISSUE, code="OK", reason="") == 1
+    assert grown("credbroker_requests_total", method=ISSUE, code="PERMISSION_DENIED", reason="SCOPE_DENIED") == 1
+    assert grown("credbroker_request_seconds_count", method=ISSUE) == 2
+    for step in (Step.ISSUE_LOOK_UP, Step.ISSUE_MINT, Step.ISSUE_DELIVER, Step.TASK_COMPLETE, Step.VAULT_CALL):
+        assert grown("credbroker_step_seconds_count", step=step.value) >= 1, step
+        assert 0 < grown("credbroker_step_seconds_sum", step=step.value) < 10, step
+    for (name, labels), _ in after.items():
+        for label, value in labels:
+            assert label in FREE or value in LABELS[label], (name, label, value)
+
+    async def counted() -> bool:
+        found = await scrape(address)
+        return found["credbroker_ready", labelled()] == 1 and found["credbroker_vault_token_seconds", labelled()] > 60
+
+    await until(counted)
+    assert (await scrape(address))["credbroker_standing_timestamp_seconds", labelled()] > 0
+
+
+async def test_nothing_is_measured_unless_asked_for(world: World) -> None:
+    assert "metrics" not in world.app.addresses
