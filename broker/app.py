@@ -1,9 +1,6 @@
 """The only place where the broker's objects are built and bound together."""
 
 import asyncio
-import os
-import secrets
-import socket
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
@@ -30,7 +27,7 @@ from broker.mint.login import VaultLogin
 from broker.mint.vault import VaultClient
 from broker.model import AuditEvent
 from broker.policy import PolicyCache
-from broker.presence import Presence
+from broker.presence import Presence, replica_name
 from broker.query import Query
 from broker.revoke import Revoker
 from broker.scopes import Scopes
@@ -60,17 +57,20 @@ class App:
         name: Of this replica.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, name: str) -> None:
+    def __init__(self, settings: Settings, clock: Clock, name: str, share_ports: bool) -> None:
         self.addresses: dict[str, str] = {}
         self.name = name
         self._settings = settings
         self._clock = clock
+        self._share_ports = share_ports
         self._exit = AsyncExitStack()
         self._background: list[asyncio.Task[None]] = []
         self._logins: list[VaultLogin] = []
 
     @classmethod
-    async def start(cls, settings: Settings, clock: Clock | None = None, name: str | None = None) -> "App":
+    async def start(
+        cls, settings: Settings, clock: Clock | None = None, name: str | None = None, *, share_ports: bool = False
+    ) -> "App":
         """Build a broker and let it listen.
 
         Vault may be away at this time: the broker listens and says that it is
@@ -80,13 +80,14 @@ class App:
             settings: The configuration.
             clock: The machine's by default.
             name: Of this replica; `replica_name` by default.
+            share_ports: Whether other workers listen on the same addresses.
 
         Raises:
             ConfigError: when something the configuration points to is wrong.
             StoreUnavailable: when the database cannot be reached, or is not at
                 the newest migration.
         """
-        app = cls(settings, clock or SystemClock(), name or replica_name())
+        app = cls(settings, clock or SystemClock(), name or replica_name(), share_ports)
         try:
             await app._build()
         except BaseException:
@@ -154,6 +155,7 @@ class App:
             trust_bundle=attestation.trust_bundle_pem,
             clock=clock,
             observers=self._observers(),
+            share_ports=self._share_ports,
         )
         for loop in (presence, revoker, sweeper):
             self._background.append(loop.start())
@@ -242,8 +244,3 @@ def read_key(file: Path) -> Secret[bytes]:
             f"make one with: head -c 32 /dev/urandom > {file}"
         )
     return Secret(key)
-
-
-def replica_name() -> str:
-    """Return a name for this process that no other has."""
-    return f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"

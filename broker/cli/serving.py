@@ -8,18 +8,26 @@ from typing import Final
 
 import structlog
 
-from broker.app import App, replica_name
+from broker.app import App
 from broker.cli.failures import Failure
 from broker.config import Settings
+from broker.presence import replica_name
 from broker.serve import logs
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, lifeline: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way.
 
     A second signal ends the process at once.
+
+    Args:
+        settings: The configuration.
+        lifeline: For a worker: the reading end of a pipe that nobody writes
+            to. Its end of file says that the supervisor is gone, and ends the
+            worker as a signal does. Signals that follow are left to the
+            supervisor, who kills what takes too long.
 
     Raises:
         ConfigError: when something the configuration points to is wrong.
@@ -29,7 +37,7 @@ def run(settings: Settings) -> None:
     name = replica_name()
     logs.configure(settings.log.level, settings.log.format, name)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, name))
+        runner.run(_serve(settings, name, lifeline))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -40,10 +48,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, name: str) -> None:
+async def _serve(settings: Settings, name: str, lifeline: int | None) -> None:
     log = structlog.get_logger(__name__)
-    asked_to_end = _on_signal()
-    app = await App.start(settings, name=name)
+    asked_to_end = _on_signal() if lifeline is None else _on_any_word(lifeline)
+    app = await App.start(settings, name=name, share_ports=lifeline is not None)
     try:
         log.info("started", **app.addresses)
         await _first(asked_to_end.wait(), app.wait())
@@ -67,6 +75,20 @@ def _on_signal() -> asyncio.Event:
 
     for number in SIGNALS:
         loop.add_signal_handler(number, end)
+    return event
+
+
+def _on_any_word(lifeline: int) -> asyncio.Event:
+    """Return an event that signals set, and the end of the supervisor."""
+    event, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def end() -> None:
+        event.set()
+        loop.remove_reader(lifeline)
+
+    loop.add_reader(lifeline, end)
+    for number in SIGNALS:
+        loop.add_signal_handler(number, event.set)
     return event
 
 

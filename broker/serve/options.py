@@ -19,10 +19,16 @@ _MARGIN = 256
 Option = tuple[str, int]
 
 
-def server_options(limits: config.Limits) -> tuple[Option, ...]:
-    """Return gRPC's channel arguments for the server."""
+def server_options(limits: config.Limits, *, share_ports: bool) -> tuple[Option, ...]:
+    """Return gRPC's channel arguments for the server.
+
+    Args:
+        limits: The configured bounds.
+        share_ports: Whether other processes of this user may listen on the
+            same addresses; the kernel then spreads connections among them.
+    """
     return (
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(share_ports)),
         # Counts after decompression too, so that a bomb is cut off on the way.
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         # One limit: between two, gRPC would refuse at random.

@@ -49,6 +49,7 @@ class Server:
         trust_bundle: Returns the authorities of client certificates, PEM.
         clock: The broker's time.
         observers: Are told of every request.
+        share_ports: Whether other workers listen on the same addresses.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class Server:
         trust_bundle: Callable[[], bytes],
         clock: Clock,
         observers: Sequence[Observer] = (),
+        share_ports: bool = False,
     ) -> None:
         self._settings = settings
+        self._share_ports = share_ports
         self._services = services
         self._trust_bundle = trust_bundle
         self._table = access_table(reflection=settings.reflection)
@@ -89,7 +92,7 @@ class Server:
         limits = self._settings.limits
         server = self._server = grpc.aio.server(
             interceptors=[self._interceptor],
-            options=server_options(limits),
+            options=server_options(limits, share_ports=self._share_ports),
             maximum_concurrent_rpcs=max_calls(limits),
         )
         self._register(server)

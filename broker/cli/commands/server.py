@@ -7,6 +7,8 @@ import typer
 
 from broker.cli.output import say
 
+MOST_WORKERS = 64
+
 app = typer.Typer()
 config_app = typer.Typer(no_args_is_help=True, help="Check the broker's configuration.")
 database_app = typer.Typer(no_args_is_help=True, help="Prepare the broker's database.")
@@ -15,17 +17,29 @@ Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="Th
 
 
 @app.command("serve")
-def serve(config: Config = Path("broker.yaml")) -> None:
+def serve(
+    config: Config = Path("broker.yaml"),
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MOST_WORKERS, help="How many processes serve; at most one per CPU.")
+    ] = 1,
+    lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Run the broker until SIGTERM or Ctrl-C; requests under way are finished first.
 
     Exits with 0 after a clean end and with 2 when the configuration is wrong.
 
-    Example: broker serve --config /etc/credbroker/broker.yaml
+    Example: broker serve --config /etc/credbroker/broker.yaml --workers 4
     """
-    from broker.cli.serving import run
-    from broker.cli.settings import load
+    from broker.cli.settings import check, load
 
-    run(load(config))
+    if workers == 1:
+        from broker.cli.serving import run
+
+        run(load(config), lifeline)
+    else:
+        from broker.cli.supervising import supervise
+
+        supervise(check(config), config, workers)
 
 
 @config_app.command("check")

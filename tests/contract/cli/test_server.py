@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,8 +122,8 @@ def test_the_database_is_upgraded_once(broker: Command, config: Path) -> None:
 
 
 @contextmanager
-def serving(config: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([BROKER, "serve", "--config", str(config)], stderr=subprocess.PIPE, text=True)
+def serving(config: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([BROKER, "serve", "--config", str(config), *options], stderr=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -174,3 +175,52 @@ def test_a_server_does_not_start_with_a_certificate_that_is_none(broker: Command
         _, told = process.communicate(timeout=SECONDS)
         assert process.returncode == 2
         assert "server.pem" in told
+
+
+def test_workers_share_the_addresses_and_end_together(broker: Command, config: Path) -> None:
+    broker("db", "upgrade", "--config", str(config))
+    with serving(config, "--workers", "2") as process:
+        given = read_log(process, "starting workers")
+        started = [read_log(process, "started") for _ in range(2)]
+        assert {worker["bearer"] for worker in started} == {given["bearer"]}
+        assert len({worker["replica"] for worker in started}) == 2
+        process.send_signal(signal.SIGTERM)
+        assert {str(read_log(process, "a worker has ended")["exit_code"]) for _ in range(2)} == {"0"}
+        read_log(process, "ended")
+        assert process.wait(SECONDS) == 0
+
+
+def test_workers_end_when_the_supervisor_is_killed(broker: Command, config: Path) -> None:
+    broker("db", "upgrade", "--config", str(config))
+    with serving(config, "--workers", "2") as process:
+        for _ in range(2):
+            read_log(process, "started")
+        process.kill()
+        assert process.stderr is not None
+        # The end of the file: nobody holds the other end any more.
+        ended = [line for line in process.stderr if json.loads(line)["event"] == "ended"]
+        assert len(ended) == 2
+
+
+def test_no_worker_is_started_where_somebody_listens(broker: Command, config: Path) -> None:
+    broker("db", "upgrade", "--config", str(config))
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = f"127.0.0.1:{stranger.getsockname()[1]}"
+        settings = json.loads(config.read_text())
+        settings["listen"]["bearer"]["address"] = taken
+        write(config, settings)
+        with serving(config, "--workers", "2") as process:
+            _, told = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2
+    assert told.startswith(f"error: listen.bearer.address: cannot listen on {taken}: Address already in use")
+    assert "starting workers" not in told
+
+
+def test_workers_that_find_the_configuration_wrong_end_the_supervisor(broker: Command, config: Path) -> None:
+    broker("db", "upgrade", "--config", str(config))
+    (config.parent / "server.pem").write_text("no certificate")
+    with serving(config, "--workers", "2") as process:
+        _, told = process.communicate(timeout=SECONDS)
+        assert process.returncode == 2
+        assert "server.pem" in told
+        assert "another is started" not in told

@@ -5,7 +5,7 @@ from broker.serve.options import max_calls, server_options
 
 
 def test_every_bound_is_set_once() -> None:
-    options = server_options(config.Limits(max_message_bytes=4096))
+    options = server_options(config.Limits(max_message_bytes=4096), share_ports=False)
     given = dict(options)
     assert len(given) == len(options)
     assert given["grpc.max_receive_message_length"] == 4096
