@@ -12,15 +12,19 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import structlog
 
+from broker import scrape
 from broker.cli.failures import MISUSED, Failure
 from broker.cli.ports import reserved
-from broker.config import ENVIRONMENT_PREFIX, Settings
+from broker.config import ENVIRONMENT_PREFIX, Metrics, Settings
 from broker.presence import replica_name
 from broker.serve import logs
 
@@ -57,16 +61,35 @@ def supervise(settings: Settings, config: Path, count: int) -> None:
     logs.configure(settings.log.level, settings.log.format, replica_name())
     reading, writing = os.pipe()
     command = [sys.executable, "-P", "-m", "broker", "serve", "--config", str(config), "--lifeline", str(reading)]
-    with os.fdopen(reading), os.fdopen(writing, "w"), reserved(settings.listen) as addresses:
-        log.info("starting workers", workers=count, **addresses)
-        start = _starter(command, {**os.environ, **variables(addresses)}, reading)
-        patience = settings.limits.drain_timeout + MARGIN
-        codes = asyncio.run(Supervisor(start, patience.total_seconds()).run(count))
+    with (
+        os.fdopen(reading),
+        os.fdopen(writing, "w"),
+        reserved(settings.listen) as addresses,
+        TemporaryDirectory(prefix="credbroker-metrics-") as figures,
+    ):
+        environ = {**os.environ, **variables(addresses), scrape.MULTIPROCESS: figures}
+        supervisor = Supervisor(
+            _starter(command, environ, reading),
+            partial(scrape.forget_process, multiprocess_dir=Path(figures)),
+            (settings.limits.drain_timeout + MARGIN).total_seconds(),
+        )
+        codes = asyncio.run(_run(supervisor, count, addresses, settings.metrics, Path(figures)))
     if MISUSED in codes:
         raise Failure("a worker found the configuration wrong", advice="see what it said", exit_code=MISUSED)
     if any(codes):
         raise Failure("not all workers ended cleanly", advice="the log says which")
     log.info("ended")
+
+
+async def _run(
+    supervisor: "Supervisor", count: int, addresses: Mapping[str, str], metrics: Metrics | None, figures: Path
+) -> list[int]:
+    async with AsyncExitStack() as held:
+        where = dict(addresses)
+        if metrics is not None:
+            where["metrics"] = await held.enter_async_context(scrape.serve_metrics(metrics.address, figures))
+        log.info("starting workers", workers=count, **where)
+        return await supervisor.run(count)
 
 
 def variables(addresses: Mapping[str, str]) -> dict[str, str]:
@@ -96,11 +119,13 @@ class Supervisor:
 
     Args:
         start: Starts a worker.
+        forget: Is told the process id of each that has ended.
         patience: Seconds they may take to end.
     """
 
-    def __init__(self, start: Callable[[], Awaitable[Process]], patience: float) -> None:
+    def __init__(self, start: Callable[[], Awaitable[Process]], forget: Callable[[int], None], patience: float) -> None:
         self._start = start
+        self._forget = forget
         self._patience = patience
         self._ending = asyncio.Event()
         self._running: set[Process] = set()
@@ -167,6 +192,7 @@ class Supervisor:
             _terminate(worker)
         code = await worker.wait()
         self._running.discard(worker)
+        self._forget(worker.pid)
         log.info("a worker has ended", pid=worker.pid, exit_code=code)
         return code
 

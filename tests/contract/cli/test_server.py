@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -179,11 +180,15 @@ def test_a_server_does_not_start_with_a_certificate_that_is_none(broker: Command
 
 def test_workers_share_the_addresses_and_end_together(broker: Command, config: Path) -> None:
     broker("db", "upgrade", "--config", str(config))
+    changed(config, metrics={"address": "127.0.0.1:0"})
     with serving(config, "--workers", "2") as process:
         given = read_log(process, "starting workers")
         started = [read_log(process, "started") for _ in range(2)]
         assert {worker["bearer"] for worker in started} == {given["bearer"]}
         assert len({worker["replica"] for worker in started}) == 2
+        assert not any("metrics" in worker for worker in started)
+        with urlopen(f"http://{given['metrics']}/metrics", timeout=SECONDS) as reply:
+            assert b"\ncredbroker_ready 0.0\n" in reply.read()
         process.send_signal(signal.SIGTERM)
         assert {str(read_log(process, "a worker has ended")["exit_code"]) for _ in range(2)} == {"0"}
         read_log(process, "ended")

@@ -59,7 +59,7 @@ def ask_to_end() -> None:
 
 async def ending(workers: Callable[[], Awaitable[Process]], count: int, patience: float = PATIENCE) -> list[int]:
     async with asyncio.timeout(PATIENCE):
-        return await Supervisor(workers, patience).run(count)
+        return await Supervisor(workers, lambda pid: None, patience).run(count)
 
 
 async def test_all_are_asked_to_end_and_waited_for() -> None:
