@@ -35,12 +35,15 @@ from broker.secret import Secret
 from broker.serve.observing import Observer
 from broker.serve.server import Server
 from broker.serve.services import Workflows, build
+from broker.status import Status
 from broker.step import observe
 from broker.store import Store, events
 from broker.sweep import Sweeper
+from broker.takeback import Takeback
 from broker.tasks import Tasks
 from broker.undo import Undo
 
+RELEASE: Final = version("credbroker-server")
 RELOAD_INTERVAL: Final = timedelta(seconds=5)
 MIN_KEY_BYTES: Final = 32
 MAX_KEY_BYTES: Final = 4096
@@ -125,7 +128,7 @@ class App:
         anchors = Anchors(store, vault, clock, self.name)
         revoker = Revoker(store, vault, clock)
         sweeper = Sweeper(store, anchors, revoker, clock, reaper)
-        presence = Presence(store, clock, self.name, version("credbroker-server"))
+        presence = Presence(store, clock, self.name, RELEASE)
         wait = settings.limits.revocation_wait
         undo = Undo(store, vault, anchors, revoker, clock)
         issuer = Issuer(store, vault, rules, anchors, revoker, undo, key)
@@ -135,6 +138,8 @@ class App:
             holdings=Holdings(store, vault, rules, revoker, wait),
             scopes=Scopes(store, rules),
             locks=Locks(store, revoker),
+            takeback=Takeback(store),
+            status=Status(store, vault, self.name, RELEASE),
             query=Query(store),
         )
 
@@ -188,7 +193,7 @@ class App:
         """Keep the gauges fresh, and let them be scraped, unless whoever started this process does that."""
         if self._settings.metrics is None:
             return
-        metrics.set_build(version("credbroker-server"))
+        metrics.set_build(RELEASE)
 
         def reading() -> metrics.Reading:
             return metrics.Reading(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from broker.cli.commands import audit, embedded, issuances, locks, scopes, server, tasks, vault
+from broker.cli.commands import audit, embedded, issuances, locks, revocations, scopes, server, status, tasks, vault
 from broker.cli.failures import ADVICE, MISUSED, REFUSED, Failure
 from broker.cli.output import console
 
@@ -90,6 +90,8 @@ for group, name in (
     (issuances.app, "issuances"),
     (audit.app, "audit"),
     (locks.app, None),
+    (revocations.app, None),
+    (status.app, None),
     (embedded.app, None),
 ):
     app.add_typer(group, name=name)

@@ -8,6 +8,8 @@ from credbroker.v1.audit_service_pb2 import ListAuditEventsRequest, ListIssuance
 from credbroker.v1.issuance_pb2 import Issuance
 from credbroker.v1.lock_pb2 import Lock
 from credbroker.v1.lock_service_pb2 import ListLocksRequest
+from credbroker.v1.revocation_pb2 import Revocation
+from credbroker.v1.revocation_service_pb2 import ListRevocationsRequest
 from credbroker.v1.scope_pb2 import Scope
 from credbroker.v1.scope_service_pb2 import ListScopesRequest
 from credbroker.v1.task_pb2 import Task
@@ -58,6 +60,17 @@ def locks(remote: Remote) -> Fetch[Lock]:
     def fetch(size: int, token: str) -> tuple[Iterable[Lock], str]:
         reply = remote.call(remote.locks.ListLocks, ListLocksRequest(page_size=size, page_token=token))
         return reply.locks, reply.next_page_token
+
+    return fetch
+
+
+def revocations(remote: Remote) -> Fetch[Revocation]:
+    """Fetch what Vault has not confirmed, the longest waiting first."""
+
+    def fetch(size: int, token: str) -> tuple[Iterable[Revocation], str]:
+        request = ListRevocationsRequest(page_size=size, page_token=token)
+        reply = remote.call(remote.revocations.ListRevocations, request)
+        return reply.revocations, reply.next_page_token
 
     return fetch
 

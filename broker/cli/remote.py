@@ -14,7 +14,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 from credbroker.v1.audit_service_pb2_grpc import AuditServiceStub
 from credbroker.v1.lock_service_pb2_grpc import LockServiceStub
+from credbroker.v1.revocation_service_pb2_grpc import RevocationServiceStub
 from credbroker.v1.scope_service_pb2_grpc import ScopeServiceStub
+from credbroker.v1.status_service_pb2_grpc import StatusServiceStub
 from credbroker.v1.task_service_pb2_grpc import TaskServiceStub
 
 from broker.cli.failures import MISUSED, Failure, from_rpc
@@ -144,14 +146,16 @@ class Remote:
     """The broker's services, for one command.
 
     Attributes:
-        tasks, scopes, locks, audit: The generated stubs; call them through
-            `call`.
+        tasks, scopes, locks, revocations, status, audit: The generated stubs;
+            call them through `call`.
     """
 
     def __init__(self, channel: grpc.Channel, connection: Connection) -> None:
         self.tasks = TaskServiceStub(channel)
         self.scopes = ScopeServiceStub(channel)
         self.locks = LockServiceStub(channel)
+        self.revocations = RevocationServiceStub(channel)
+        self.status = StatusServiceStub(channel)
         self.audit = AuditServiceStub(channel)
         self._connection = connection
 

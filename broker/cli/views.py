@@ -7,6 +7,7 @@ from typing import TypeVar
 from credbroker.v1.audit_event_pb2 import AUDIT_OUTCOME_SUCCESS, AuditEvent, AuditOutcome
 from credbroker.v1.issuance_pb2 import Issuance, IssuanceState, Revocability
 from credbroker.v1.lock_pb2 import Lock
+from credbroker.v1.revocation_pb2 import Revocation
 from credbroker.v1.scope_pb2 import Scope
 from credbroker.v1.task_pb2 import RevocationState, Task, TaskState
 from google.protobuf.descriptor import EnumDescriptor
@@ -183,6 +184,18 @@ LOCKS: tuple[Column[Lock], ...] = (
     Column("ENDS (UTC)", _ends),
     _agent("BY", lambda lock: lock.creator),
     _time("SINCE (UTC)", lambda lock: lock.create_time, only_wide=True),
+)
+
+REVOCATIONS: tuple[Column[Revocation], ...] = (
+    _time("SINCE (UTC)", lambda revocation: revocation.request_time),
+    _id("TASK", lambda revocation: revocation.task_id),
+    _id("ISSUANCE", lambda revocation: revocation.issuance_id),
+    Column("TRIED", lambda revocation: str(revocation.attempts)),
+    Column("LAST ERROR", lambda revocation: revocation.last_error, flexible=True),
+    Column("WHY", lambda revocation: revocation.reason, only_wide=True),
+    _time("NEXT TRY (UTC)", lambda revocation: revocation.retry_time, only_wide=True),
+    Column("ACCESSOR", lambda revocation: revocation.vault_accessor, only_wide=True),
+    Column("LEASE", lambda revocation: revocation.vault_lease_id, only_wide=True),
 )
 
 SCOPES: tuple[Column[Scope], ...] = (

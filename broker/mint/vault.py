@@ -238,6 +238,14 @@ class VaultClient:
         keys = section(answer.body, "data").get("keys")
         return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
 
+    async def look(self, path: Path) -> Answer:
+        """Read what needs no token and return Vault's answer, whatever its status.
+
+        Raises:
+            VaultUnavailable: when Vault did not answer.
+        """
+        return await self._transport.send("GET", path, None, None, MAX_REPLY_BYTES)
+
     async def check(self) -> None:
         """Check that Vault is unsealed and accepts the broker's token.
 
@@ -245,7 +253,7 @@ class VaultClient:
             VaultUnavailable: when it is not so; says which.
         """
         path = ("sys", "seal-status")
-        answer = await self._transport.send("GET", path, None, None, MAX_REPLY_BYTES)
+        answer = await self.look(path)
         problem = problem_of(answer.status, answer.body, describe("GET", path))
         if problem is not None or answer.body.get("sealed") is not False:
             raise VaultUnavailable(problem.detail if problem else "Vault is sealed")

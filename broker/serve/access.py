@@ -47,6 +47,8 @@ _TABLE: dict[str, Rule] = {
     "credbroker.v1.LockService/CreateLock": _ADMIN,
     "credbroker.v1.LockService/ListLocks": _OPERATORS,
     "credbroker.v1.LockService/DeleteLock": _ADMIN,
+    "credbroker.v1.RevocationService/ListRevocations": _OPERATORS,
+    "credbroker.v1.StatusService/GetStatus": _OPERATORS,
     "credbroker.v1.AuditService/ListIssuances": _AUDITOR,
     "credbroker.v1.AuditService/GetIssuance": _AUDITOR,
     "credbroker.v1.AuditService/ListAuditEvents": _AUDITOR,

@@ -35,7 +35,7 @@ def upgrade(url: Secret[str]) -> None:
         ConfigError: when the URL is of no supported kind.
     """
     with _exclusively(url) as connection:
-        _refuse_newer(_revision(connection))
+        _refuse_newer(revision(connection))
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -52,7 +52,7 @@ def current_revision(url: Secret[str]) -> str | None:
     if parsed.drivername == "sqlite" and not Path(str(parsed.database)).exists():
         return None
     with _exclusively(url) as connection:
-        return _revision(connection)
+        return revision(connection)
 
 
 def pending(url: Secret[str]) -> bool:
@@ -63,6 +63,11 @@ def pending(url: Secret[str]) -> bool:
         ConfigError: when the URL is of no supported kind.
     """
     return current_revision(url) != head_revision()
+
+
+def revision(conn: Connection) -> str | None:
+    """Return the migration that the database of a connection is at; None for an empty one."""
+    return MigrationContext.configure(conn).get_current_revision()
 
 
 @cache
@@ -80,7 +85,7 @@ def check(conn: Connection) -> None:
     Raises:
         StoreUnavailable: when it is not; says what to do.
     """
-    found = _revision(conn)
+    found = revision(conn)
     _refuse_newer(found)
     if found != head_revision():
         text_ = "the database needs to be migrated: run `broker db upgrade`"
@@ -102,10 +107,6 @@ def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", "broker.store:migrations")
     return config
-
-
-def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
 
 
 @contextmanager

@@ -181,6 +181,7 @@ revocations = Table(
     Column("epoch", BigInteger, nullable=False, server_default="0"),
     Column("claimed_by", Words, nullable=False, server_default=""),
     _partial("ix_revocations_backlog", "next_attempt_at", where="confirmed_at IS NULL"),
+    _partial("ix_revocations_backlog_id", "id", where="confirmed_at IS NULL"),
     _partial(
         "ix_revocations_backlog_anchors", "next_attempt_at", where="confirmed_at IS NULL AND anchor_id IS NOT NULL"
     ),

@@ -20,9 +20,14 @@ from credbroker.v1 import (
     lock_pb2,
     lock_service_pb2,
     lock_service_pb2_grpc,
+    revocation_pb2,
+    revocation_service_pb2,
+    revocation_service_pb2_grpc,
     scope_pb2,
     scope_service_pb2,
     scope_service_pb2_grpc,
+    status_service_pb2,
+    status_service_pb2_grpc,
     task_pb2,
     task_service_pb2,
     task_service_pb2_grpc,
@@ -88,6 +93,8 @@ class RequireToken(grpc.ServerInterceptor):
 class FakeBroker(
     scope_service_pb2_grpc.ScopeServiceServicer,
     lock_service_pb2_grpc.LockServiceServicer,
+    revocation_service_pb2_grpc.RevocationServiceServicer,
+    status_service_pb2_grpc.StatusServiceServicer,
     audit_service_pb2_grpc.AuditServiceServicer,
     task_service_pb2_grpc.TaskServiceServicer,
 ):
@@ -98,6 +105,7 @@ class FakeBroker(
         filters: The filters of list calls, as they arrived.
         answering: Cleared, GetScope does not answer.
         meddle: Whether somebody else changes a scope just before each update.
+        status: What GetStatus answers.
         page_size: The most items of a page, whatever is asked for.
         message: What GetScope says of a scope that is not there.
         explanation: What ExplainAccess answers.
@@ -107,6 +115,8 @@ class FakeBroker(
     def __init__(self) -> None:
         self.scopes: dict[str, list[scope_pb2.Scope]] = {}
         self.locks: list[lock_pb2.Lock] = []
+        self.revocations: list[revocation_pb2.Revocation] = []
+        self.status = status_service_pb2.GetStatusResponse()
         self.tasks: list[task_pb2.Task] = []
         self.issuances: list[issuance_pb2.Issuance] = []
         self.events: list[audit_event_pb2.AuditEvent] = []
@@ -225,6 +235,17 @@ class FakeBroker(
         self.locks = left
         return lock_service_pb2.DeleteLockResponse()
 
+    def ListRevocations(
+        self, request: revocation_service_pb2.ListRevocationsRequest, context: grpc.ServicerContext
+    ) -> revocation_service_pb2.ListRevocationsResponse:
+        items, token = self.page(self.revocations, request.page_size, request.page_token)
+        return revocation_service_pb2.ListRevocationsResponse(revocations=items, next_page_token=token)
+
+    def GetStatus(
+        self, request: status_service_pb2.GetStatusRequest, context: grpc.ServicerContext
+    ) -> status_service_pb2.GetStatusResponse:
+        return self.status
+
     def ListIssuances(
         self, request: audit_service_pb2.ListIssuancesRequest, context: grpc.ServicerContext
     ) -> audit_service_pb2.ListIssuancesResponse:
@@ -277,6 +298,8 @@ def serving(broker: FakeBroker, authority: DevAuthority) -> Iterator[str]:
     server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[RequireToken()])
     scope_service_pb2_grpc.add_ScopeServiceServicer_to_server(broker, server)
     lock_service_pb2_grpc.add_LockServiceServicer_to_server(broker, server)
+    revocation_service_pb2_grpc.add_RevocationServiceServicer_to_server(broker, server)
+    status_service_pb2_grpc.add_StatusServiceServicer_to_server(broker, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(broker, server)
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(broker, server)
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))

@@ -32,6 +32,7 @@ from broker.model import (
     LockKind,
     Page,
     Revocability,
+    Revocation,
     ScopeRecord,
     Task,
     TaskSpec,
@@ -39,7 +40,9 @@ from broker.model import (
 )
 from broker.scopes import Question, ScopeView
 from broker.secret import Secret
+from broker.status import Report
 from broker.store.paging import PageOf
+from tests.fixtures.records import a_report
 
 
 class Controls:
@@ -312,6 +315,28 @@ class FakeLocks(Controls):
         await self.enter(call)
         if self.locks.pop(lock_id, None) is None:
             raise LockNotFound
+
+
+class FakeTakeback(Controls):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unconfirmed: list[Revocation] = []
+
+    async def pending(self, call: Call, page: Page) -> PageOf[Revocation]:
+        await self.enter(call)
+        return PageOf(self.unconfirmed[: page.size], self.page(page, self.unconfirmed))
+
+
+class FakeStatus(Controls):
+    """Reports what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.report = a_report()
+
+    async def get(self, call: Call) -> Report:
+        await self.enter(call)
+        return self.report
 
 
 class FakeQuery(Controls):

@@ -1,6 +1,6 @@
 """Replies: from the broker's records to messages."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from credbroker.v1 import (
@@ -8,18 +8,18 @@ from credbroker.v1 import (
     credential_service_pb2,
     issuance_pb2,
     lock_pb2,
+    revocation_pb2,
     scope_pb2,
     scope_service_pb2,
     task_pb2,
 )
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker import model
 from broker.authorize import Explanation
 from broker.issue import Issued
 from broker.scopes import ScopeView
 from broker.serve.convert.structs import write_struct
+from broker.serve.convert.times import duration, time
 
 VAULT_TOKEN: Final = "vault_token"  # noqa: S105 - the name of a credential kind
 
@@ -45,13 +45,13 @@ def task(record: model.Task) -> task_pb2.Task:
         labels=record.labels,
         declared_scopes=record.declared_scopes,
         state=_TASK_STATES[record.state],
-        create_time=_time(record.created_at),
-        deadline=_time(record.deadline),
-        heartbeat_interval=_duration(record.heartbeat_interval),
-        last_heartbeat_time=_time(record.heartbeat_at),
-        end_time=_time(record.ended_at),
+        create_time=time(record.created_at),
+        deadline=time(record.deadline),
+        heartbeat_interval=duration(record.heartbeat_interval),
+        last_heartbeat_time=time(record.heartbeat_at),
+        end_time=time(record.ended_at),
         revocation=_REVOCATIONS[_revocation(record.ended_at, record.revocation_confirmed_at)],
-        revocation_confirm_time=_time(record.revocation_confirmed_at),
+        revocation_confirm_time=time(record.revocation_confirmed_at),
     )
 
 
@@ -67,13 +67,13 @@ def issuance(record: model.Issuance) -> issuance_pb2.Issuance:
         kind=record.kind,
         state=_ISSUANCE_STATES[record.state],
         revocability=_REVOCABILITIES[record.revocability],
-        create_time=_time(record.created_at),
-        expire_time=_time(record.expires_at),
-        max_expire_time=_time(record.max_expires_at),
-        renew_time=_time(record.renewed_at),
-        revoke_request_time=_time(record.revoke_requested_at),
+        create_time=time(record.created_at),
+        expire_time=time(record.expires_at),
+        max_expire_time=time(record.max_expires_at),
+        renew_time=time(record.renewed_at),
+        revoke_request_time=time(record.revoke_requested_at),
         end_reason=record.end_reason,
-        end_time=_time(record.ended_at),
+        end_time=time(record.ended_at),
         revocation=_REVOCATIONS[_revocation(record.revoke_requested_at, record.ended_at)],
         fingerprint=record.fingerprint,
         vault_accessor=record.accessor or "",
@@ -86,8 +86,8 @@ def credential(issued: Issued, vault_address: str, vault_namespace: str) -> cred
     record = issued.issuance
     message = credential_service_pb2.Credential(
         issuance_id=record.id,
-        expire_time=_time(record.expires_at),
-        max_expire_time=_time(record.max_expires_at),
+        expire_time=time(record.expires_at),
+        max_expire_time=time(record.max_expires_at),
         renewable=record.renewable,
         revocability=_REVOCABILITIES[record.revocability],
     )
@@ -111,7 +111,7 @@ def scope(view: ScopeView) -> scope_pb2.Scope:
         document=record.document,
         description=view.document.spec.description,
         kind=view.document.spec.credential.kind,
-        create_time=_time(record.created_at),
+        create_time=time(record.created_at),
         creator=record.creator,
     )
 
@@ -137,8 +137,24 @@ def lock(record: model.Lock) -> lock_pb2.Lock:
         target=_lock_target(record),
         reason=record.reason,
         creator=record.creator,
-        create_time=_time(record.created_at),
-        expire_time=_time(record.expires_at),
+        create_time=time(record.created_at),
+        expire_time=time(record.expires_at),
+    )
+
+
+def revocation(record: model.Revocation) -> revocation_pb2.Revocation:
+    """Return the message of a revocation that is not confirmed yet."""
+    return revocation_pb2.Revocation(
+        id=record.id,
+        task_id=record.task_id,
+        issuance_id=record.issuance_id or "",
+        vault_accessor=record.accessor,
+        vault_lease_id=record.lease_id or "",
+        reason=record.reason,
+        request_time=time(record.requested_at),
+        attempts=record.attempts,
+        last_error=record.last_error,
+        retry_time=time(record.next_attempt_at),
     )
 
 
@@ -146,7 +162,7 @@ def audit_event(record: model.AuditEvent) -> audit_event_pb2.AuditEvent:
     """Return an audit event's message."""
     return audit_event_pb2.AuditEvent(
         id=record.id,
-        time=_time(record.time),
+        time=time(record.time),
         type=record.type,
         outcome=_OUTCOMES[record.outcome],
         actor=record.actor,
@@ -179,19 +195,3 @@ def _revocation(decided_at: datetime | None, confirmed_at: datetime | None) -> m
     if decided_at is None:
         return model.RevocationState.NOT_REQUESTED
     return model.RevocationState.PENDING if confirmed_at is None else model.RevocationState.CONFIRMED
-
-
-def _time(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(value)
-    return message
-
-
-def _duration(value: timedelta | None) -> Duration | None:
-    if value is None:
-        return None
-    message = Duration()
-    message.FromTimedelta(value)
-    return message

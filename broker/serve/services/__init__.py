@@ -8,8 +8,10 @@ from broker.issue import Issuer
 from broker.locks import Locks
 from broker.query import Query
 from broker.scopes import Scopes
-from broker.serve.services import audit, credential, lock, scope, task
+from broker.serve.services import audit, credential, lock, revocation, scope, status, task
 from broker.serve.services.service import Service
+from broker.status import Status
+from broker.takeback import Takeback
 from broker.tasks import Tasks
 
 __all__ = ["Service", "Workflows", "build"]
@@ -24,6 +26,8 @@ class Workflows:
     holdings: Holdings
     scopes: Scopes
     locks: Locks
+    takeback: Takeback
+    status: Status
     query: Query
 
 
@@ -34,5 +38,7 @@ def build(workflows: Workflows, settings: config.Settings) -> tuple[Service, ...
         credential.service(workflows.issuer, workflows.holdings, settings.tasks, settings.vault),
         scope.service(workflows.scopes),
         lock.service(workflows.locks),
+        revocation.service(workflows.takeback),
+        status.service(workflows.status),
         audit.service(workflows.query),
     )

@@ -7,7 +7,9 @@ import pytest
 from credbroker.v1.audit_service_pb2_grpc import AuditServiceStub
 from credbroker.v1.credential_service_pb2_grpc import CredentialServiceStub
 from credbroker.v1.lock_service_pb2_grpc import LockServiceStub
+from credbroker.v1.revocation_service_pb2_grpc import RevocationServiceStub
 from credbroker.v1.scope_service_pb2_grpc import ScopeServiceStub
+from credbroker.v1.status_service_pb2_grpc import StatusServiceStub
 from credbroker.v1.task_service_pb2_grpc import TaskServiceStub
 
 from tests.contract.serve.harness import Harness
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from credbroker.v1.audit_service_pb2_grpc import AuditServiceAsyncStub
     from credbroker.v1.credential_service_pb2_grpc import CredentialServiceAsyncStub
     from credbroker.v1.lock_service_pb2_grpc import LockServiceAsyncStub
+    from credbroker.v1.revocation_service_pb2_grpc import RevocationServiceAsyncStub
     from credbroker.v1.scope_service_pb2_grpc import ScopeServiceAsyncStub
+    from credbroker.v1.status_service_pb2_grpc import StatusServiceAsyncStub
     from credbroker.v1.task_service_pb2_grpc import TaskServiceAsyncStub
 
 
@@ -72,6 +76,16 @@ def scopes(admin: grpc.aio.Channel) -> "ScopeServiceAsyncStub":
 @pytest.fixture
 def locks(admin: grpc.aio.Channel) -> "LockServiceAsyncStub":
     return LockServiceStub(admin)
+
+
+@pytest.fixture
+def revocations(admin: grpc.aio.Channel) -> "RevocationServiceAsyncStub":
+    return RevocationServiceStub(admin)
+
+
+@pytest.fixture
+def condition(auditor: grpc.aio.Channel) -> "StatusServiceAsyncStub":
+    return StatusServiceStub(auditor)
 
 
 @pytest.fixture

@@ -19,7 +19,16 @@ from broker.dev.pki import DevAuthority
 from broker.serve.server import Ports, Server
 from broker.serve.services import Service, Workflows, build
 from tests.fakes.identify import FakeIdentify, Trail
-from tests.fakes.workflows import FakeHoldings, FakeIssuer, FakeLocks, FakeQuery, FakeScopes, FakeTasks
+from tests.fakes.workflows import (
+    FakeHoldings,
+    FakeIssuer,
+    FakeLocks,
+    FakeQuery,
+    FakeScopes,
+    FakeStatus,
+    FakeTakeback,
+    FakeTasks,
+)
 from tests.fixtures.clock import FakeClock
 
 START = "credbroker.v1.TaskService/StartTask"
@@ -85,6 +94,8 @@ class Harness:
         self.holdings = FakeHoldings(self.issuer)
         self.scopes = FakeScopes()
         self.locks = FakeLocks()
+        self.takeback = FakeTakeback()
+        self.status = FakeStatus()
         self.query = FakeQuery(self.issuer)
         self.limits = config.Limits()
         self.reflection = False
@@ -124,6 +135,8 @@ class Harness:
             holdings=self.holdings,  # type: ignore[arg-type]
             scopes=self.scopes,  # type: ignore[arg-type]
             locks=self.locks,  # type: ignore[arg-type]
+            takeback=self.takeback,  # type: ignore[arg-type]
+            status=self.status,  # type: ignore[arg-type]
             query=self.query,  # type: ignore[arg-type]
         )
         return build(workflows, self.settings())

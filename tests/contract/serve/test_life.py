@@ -20,7 +20,8 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
-SERVICES = [f"credbroker.v1.{name}Service" for name in ("Task", "Credential", "Scope", "Lock", "Audit")]
+NAMES = ("Task", "Credential", "Scope", "Lock", "Revocation", "Status", "Audit")
+SERVICES = [f"credbroker.v1.{name}Service" for name in NAMES]
 
 
 async def status(channel: grpc.aio.Channel, service: str = "") -> int:

@@ -38,6 +38,7 @@ def test_every_command_is_there() -> None:
         "issuances show",
         "lock",
         "locks",
+        "revocations",
         "scopes apply",
         "scopes delete",
         "scopes explain",
@@ -45,6 +46,7 @@ def test_every_command_is_there() -> None:
         "scopes plan",
         "scopes show",
         "serve",
+        "status",
         "tasks list",
         "tasks show",
         "unlock",
@@ -65,7 +67,17 @@ def test_help_teaches_with_an_example_on_one_line(words: tuple[str, ...]) -> Non
 
 def test_help_of_what_talks_to_a_broker_says_how_to_reach_one() -> None:
     for words in COMMANDS:
-        remote = words[0] in {"audit", "issuances", "lock", "locks", "scopes", "tasks", "unlock"}
+        remote = words[0] in {
+            "audit",
+            "issuances",
+            "lock",
+            "locks",
+            "revocations",
+            "scopes",
+            "status",
+            "tasks",
+            "unlock",
+        }
         assert ("CREDBROKER_ADDRESS" in shown(*words)) is remote, words
 
 

@@ -8,7 +8,9 @@ from credbroker.v1 import (
     audit_service_pb2,
     credential_service_pb2,
     lock_service_pb2,
+    revocation_service_pb2,
     scope_service_pb2,
+    status_service_pb2,
     task_service_pb2,
 )
 from google.protobuf.descriptor import ServiceDescriptor
@@ -24,7 +26,9 @@ FILES = (
     audit_service_pb2,
     credential_service_pb2,
     lock_service_pb2,
+    revocation_service_pb2,
     scope_service_pb2,
+    status_service_pb2,
     task_service_pb2,
     health_pb2,
     reflection_pb2,

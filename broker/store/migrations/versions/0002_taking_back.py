@@ -23,6 +23,7 @@ def upgrade() -> None:
         "next_attempt_at",
         where="confirmed_at IS NULL AND anchor_id IS NOT NULL",
     )
+    _partial("ix_revocations_backlog_id", "revocations", "id", where="confirmed_at IS NULL")
     _partial(
         "ix_tasks_unconfirmed",
         "tasks",

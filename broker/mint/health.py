@@ -1,0 +1,61 @@
+"""How Vault is, for people: https://openbao.org/api-docs/system/health/."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from broker.errors import VaultUnavailable
+from broker.mint.replies import VaultRefused, section, text, whole_seconds
+from broker.mint.transport import Path
+from broker.mint.vault import VaultClient
+
+_HEALTH: Path = ("sys", "health")
+_LOOK_UP: Path = ("auth", "token", "lookup-self")
+
+
+@dataclass(frozen=True, slots=True)
+class VaultHealth:
+    """What is known of Vault.
+
+    Attributes:
+        problem: Why it cannot be used; empty when it can.
+        version: Its version; empty when unknown.
+        token_ttl: How long the broker's token lives if it is not renewed; None
+            for ever, or unknown.
+        clock_difference: Its time less the broker's, in whole seconds; None
+            when unknown.
+    """
+
+    problem: str = ""
+    version: str = ""
+    token_ttl: timedelta | None = None
+    clock_difference: timedelta | None = None
+
+
+async def examine(vault: VaultClient) -> VaultHealth:
+    """Ask Vault how it is."""
+    before = vault.now()
+    try:
+        answer = await vault.look(_HEALTH)
+    except VaultUnavailable as error:
+        return VaultHealth(problem=error.detail)
+    middle = before + (vault.now() - before) / 2
+    version = text(answer.body, "version") or ""
+    difference = _difference(whole_seconds(answer.body, "server_time_utc"), middle)
+    try:
+        await vault.check()
+        own = section(await vault.call("GET", _LOOK_UP), "data")
+    except (VaultUnavailable, VaultRefused) as error:
+        return VaultHealth(problem=error.detail, version=version, clock_difference=difference)
+    seconds = whole_seconds(own, "ttl")
+    ttl = None if seconds is None else timedelta(seconds=seconds)
+    return VaultHealth(version=version, token_ttl=ttl, clock_difference=difference)
+
+
+def _difference(seconds: int | None, at: datetime) -> timedelta | None:
+    if seconds is None:
+        return None
+    try:
+        theirs = datetime.fromtimestamp(seconds, UTC) + timedelta(seconds=0.5)  # Vault cuts the fraction off
+    except (OverflowError, ValueError, OSError):
+        return None
+    return timedelta(seconds=round((theirs - at).total_seconds()))
