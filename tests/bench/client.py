@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +67,11 @@ class Agent:
         return task
 
 
+def tls(access: Access) -> ssl.SSLContext:
+    """Return what it takes to trust the servers."""
+    return ssl.create_default_context(cafile=access.ca_file)
+
+
 class Servers:
     """OpenBao and PostgreSQL, asked whether a credential still works."""
 
@@ -75,9 +81,7 @@ class Servers:
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> "Servers":
-        connector = aiohttp.TCPConnector(
-            ssl=ssl.create_default_context(cafile=self._access.ca_file), limit=self._connections
-        )
+        connector = aiohttp.TCPConnector(ssl=tls(self._access), limit=self._connections)
         self._session = await self._exit.enter_async_context(aiohttp.ClientSession(connector=connector))
         return self
 
@@ -118,6 +122,14 @@ class Servers:
 
     async def until_refused(self, credential: credential_service_pb2.Credential) -> None:
         """Ask again and again, and return when the credential is refused."""
-        async with asyncio.timeout(CALL_SECONDS):
-            while await self.honours(credential):  # noqa: ASYNC110 - no event tells when another server refuses
-                await asyncio.sleep(_POLL_SECONDS)
+        await _until_not(lambda: self.honours(credential))
+
+    async def until_token_refused(self, token: str) -> None:
+        """Ask again and again, and return when the token is refused."""
+        await _until_not(lambda: self.honours_token(token))
+
+
+async def _until_not(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(CALL_SECONDS):
+        while await holds():  # noqa: ASYNC110 - no event tells when another server refuses
+            await asyncio.sleep(_POLL_SECONDS)

@@ -11,7 +11,6 @@ from typing import Literal
 import grpc
 import yaml
 from credbroker.v1.lock_service_pb2_grpc import LockServiceStub
-from sqlalchemy import Engine
 
 from broker.dev import databases, server, vault
 from broker.dev.files import write_private
@@ -24,7 +23,7 @@ from broker.dev.postgres import Postgres
 from broker.dev.processes import ManagedProcess, free_port
 from broker.dev.vault import DATABASE_ROLE, VaultIdentities
 from broker.secret import Secret, SecretText
-from broker.store.engine import open_engines, parse_url
+from broker.store.engine import Engines, open_engines, parse_url
 from tests.bench.worker import Access
 
 DatabaseKind = Literal["sqlite", "postgres"]
@@ -108,11 +107,11 @@ class Bench:
         return LockServiceStub(channel)
 
     @contextmanager
-    def records(self) -> Iterator[Engine]:
+    def records(self) -> Iterator[Engines]:
         """Give a way to the broker's database."""
         engines = open_engines(parse_url(self.url))
         try:
-            yield engines.writer
+            yield engines
         finally:
             engines.dispose()
 
