@@ -184,10 +184,18 @@ class App:
 
     def _observers(self) -> list[Observer]:
         """Begin to observe steps, and return who is told of requests."""
-        if self._settings.metrics is None:
-            return []
-        self._exit.callback(observe(metrics.step_observer(self._clock)))
-        return [metrics.observe_request]
+        observers: list[Observer] = []
+        if self._settings.metrics is not None:
+            self._exit.callback(observe(metrics.step_observer(self._clock)))
+            observers.append(metrics.observe_request)
+        if self._settings.traces is not None:
+            from broker.traces import Tracing  # its libraries take long to load
+
+            tracing = Tracing(self._settings.traces, RELEASE, self.name)
+            self._exit.push_async_callback(tracing.stop)
+            self._exit.callback(observe(tracing.observe_step))
+            observers.append(tracing.observe_request)
+        return observers
 
     async def _measure(self, store: Store, server: Server) -> None:
         """Keep the gauges fresh, and let them be scraped, unless whoever started this process does that."""

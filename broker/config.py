@@ -168,6 +168,20 @@ class Metrics(Strict):
     address: Address
 
 
+class Traces(Strict):
+    """Where OpenTelemetry traces go.
+
+    Attributes:
+        endpoint: An OTLP receiver over HTTP, with its path.
+        sample_ratio: Which part of all traces is kept, 0 to 1.
+        ca_file: CA bundle; the system's by default.
+    """
+
+    endpoint: HttpsUrl
+    sample_ratio: Annotated[float, Field(ge=0, le=1, strict=False)] = 1.0
+    ca_file: FilePath | None = None
+
+
 Entries = Annotated[tuple[Who, ...], Field(strict=False)]
 
 
@@ -180,6 +194,7 @@ class Settings(Strict):
         fingerprint_key_file: At least 32 random bytes; the key of the
             fingerprints by which leaked credentials are traced.
         metrics: Nothing is measured without it.
+        traces: Nothing is traced without it.
         reflection: Whether gRPC server reflection answers.
     """
 
@@ -193,6 +208,7 @@ class Settings(Strict):
     limits: Limits = Limits()
     log: Log = Log()
     metrics: Metrics | None = None
+    traces: Traces | None = None
     reflection: bool = False
 
 

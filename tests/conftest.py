@@ -12,4 +12,5 @@ pytest_plugins = [
     "tests.fixtures.store",
     "tests.fixtures.world",
     "tests.fixtures.books",
+    "tests.fakes.collector",
 ]

@@ -14,6 +14,7 @@ from broker.mint.replies import parse_object
 from broker.model import JsonObject, JsonValue
 from broker.secret import Secret
 from broker.step import Step, step
+from broker.traceparent import traceparent
 
 MAX_REPLY_BYTES = 1024 * 1024
 # Accepted, for later; and no content.
@@ -93,6 +94,8 @@ class Transport:
     async def _exchange(
         self, verb: str, url: str, data: bytes | None, headers: dict[str, str], limit: int
     ) -> tuple[int, bytes]:
+        if trace := traceparent.get():
+            headers = {**headers, "traceparent": trace}
         async with self._session.request(verb, url, data=data, headers=headers, allow_redirects=False) as reply:
             return reply.status, await _read(reply, limit)
 

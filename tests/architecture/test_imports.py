@@ -53,6 +53,17 @@ def test_the_client_imports_what_it_declares() -> None:
     assert undeclared(client(), {"credbroker"}, declared("clients/python/pyproject.toml")) == []
 
 
+def test_what_traces_need_is_loaded_only_for_them() -> None:
+    early = [
+        f"{source.at(node)}: {name}"
+        for source in server()
+        if source.name != "broker/traces.py"
+        for node, name in imported(source)
+        if name.startswith(("broker.traces", "opentelemetry")) and node in source.tree.body
+    ]
+    assert early == []
+
+
 def test_nothing_is_declared_for_nothing() -> None:
     used = {name.partition(".")[0] for source in server() for _, name in imported(source)}
     providers = packages_distributions()

@@ -36,6 +36,7 @@ class VaultProxy:
         self._authority = authority
         self._rules: list[Rule] = []
         self.requests: list[tuple[str, str]] = []
+        self.traceparents: list[tuple[str, str]] = []
         self.on_reply: Callable[[str, dict[str, object]], None] = lambda path, body: None
 
     async def start(self) -> None:
@@ -73,6 +74,8 @@ class VaultProxy:
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.method, request.path))
+        if "traceparent" in request.headers:
+            self.traceparents.append((request.path, request.headers["traceparent"]))
         rule = self._rule(request.path)
         if rule is not None and rule.fault == "refuse_before":
             return web.json_response({"errors": ["Vault is sealed"]}, status=503)

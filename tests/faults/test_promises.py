@@ -20,6 +20,9 @@ from sqlalchemy import MetaData, create_engine, select
 
 from broker.config import Settings
 from broker.dev.postgres import Postgres
+from broker.secret import Secret
+from tests.fakes.collector import Collector
+from tests.fixtures.scraping import scrape
 from tests.fixtures.waiting import until
 from tests.fixtures.world import SCOPES, World
 from tests.integration.refusing import refused
@@ -228,10 +231,15 @@ async def test_i3_an_anchor_ends_with_its_tasks_deadline(world: World) -> None:
         await until(dead(world, token))
 
 
-async def test_i8_no_secret_is_in_the_database_or_the_logs(
-    bare_world: World, postgres: Postgres, capfd: pytest.CaptureFixture[str]
+async def test_i8_no_secret_is_in_the_database_the_logs_the_metrics_or_the_traces(
+    bare_world: World, collector: Collector, capfd: pytest.CaptureFixture[str]
 ) -> None:
     world = bare_world
+    world.settings = world.configure(
+        Secret(database_url(world.settings)),
+        metrics={"address": "127.0.0.1:0"},
+        traces={"endpoint": collector.endpoint},
+    )
     await world.start()
     await world.apply(*SCOPES)
     minted = Minted(world)
@@ -256,6 +264,10 @@ async def test_i8_no_secret_is_in_the_database_or_the_logs(
 
     everything = _dump(world.settings) + "".join(capfd.readouterr())
     everything += repr(world.app) + repr(vars(world.app)) + repr(world.settings)
+    everything += repr(await scrape(world.app.addresses["metrics"]))
+    await world.app.stop()
+    assert collector.named("issue.mint")
+    everything += collector.raw.decode("latin-1")
 
     assert len(secrets) >= 8
     assert first.credential.issuance_id.replace("-", "") in everything.replace("-", ""), (

@@ -1,14 +1,17 @@
-"""A broker under observation: what a real issuance leaves in its metrics."""
+"""A broker under observation: what a real issuance leaves in metrics and traces."""
 
+import secrets
 from collections.abc import Iterator
 
-from credbroker.v1 import task_service_pb2
+import pytest
+from credbroker.v1 import credential_service_pb2, task_pb2, task_service_pb2
 
 from broker import errors
 from broker.secret import Secret
 from broker.serve.access import access_table
 from broker.serve.errors import CODES
 from broker.step import Step
+from tests.fakes.collector import Collector
 from tests.fixtures.scraping import labelled, scrape
 from tests.fixtures.waiting import until
 from tests.fixtures.world import SCOPES, World
@@ -33,10 +36,13 @@ LABELS = {
 FREE = {"le", "version", "python", "work"}
 
 
+def database_of(world: World) -> Secret[str]:
+    return Secret(world.settings.database.url.get_secret_value())
+
+
 async def test_a_task_leaves_its_times_and_nothing_of_its_own_in_the_metrics(bare_world: World) -> None:
     world = bare_world
-    database = Secret(world.settings.database.url.get_secret_value())
-    world.settings = world.configure(database, metrics={"address": "127.0.0.1:0"})
+    world.settings = world.configure(database_of(world), metrics={"address": "127.0.0.1:0"})
     await world.start()
     await world.apply(*SCOPES)
     address = world.app.addresses["metrics"]
@@ -70,5 +76,36 @@ async def test_a_task_leaves_its_times_and_nothing_of_its_own_in_the_metrics(bar
     assert (await scrape(address))["credbroker_standing_timestamp_seconds", labelled()] > 0
 
 
-async def test_nothing_is_measured_unless_asked_for(world: World) -> None:
+async def test_a_trace_goes_from_the_caller_through_the_broker_to_vault(
+    bare_world: World, collector: Collector, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world = bare_world
+    world.settings = world.configure(database_of(world), traces={"endpoint": collector.endpoint})
+    await world.start()
+    await world.apply(*SCOPES)
+    trace, parent = secrets.token_hex(16), secrets.token_hex(8)
+    request = credential_service_pb2.IssueCredentialRequest(scope="reports-service")
+    request.new_task.CopyFrom(task_pb2.TaskSpec(purpose="a test"))
+
+    metadata = [("traceparent", f"00-{trace}-{parent}-01")]
+    issued = await world.caller().credentials.IssueCredential(request, metadata=metadata)
+    await world.app.stop()
+
+    spans = {span.id: span for span in collector.spans if span.trace_id == trace}
+    (root,) = (span for span in spans.values() if span.parent == parent)
+    assert root.name == ISSUE
+    assert root.attributes["credbroker.task_id"] == issued.task.id
+    assert root.attributes["credbroker.issuance_id"] == issued.credential.issuance_id
+    assert all(span is root or span.parent in spans for span in spans.values())
+    assert {"issue.look_up", "anchor.create", "issue.mint", "vault.call"} <= {span.name for span in spans.values()}
+    (path, header) = next(seen for seen in world.proxy.traceparents if seen[1].startswith(f"00-{trace}-"))
+    assert path.startswith("/v1/auth/token/create")
+    assert spans[header.split("-")[2]].name == "vault.call"
+    (line,) = (line for line in "".join(capfd.readouterr()).splitlines() if "request" in line and ISSUE in line)
+    assert f"trace_id={trace}" in line
+
+
+async def test_nothing_is_measured_or_traced_unless_asked_for(world: World) -> None:
     assert "metrics" not in world.app.addresses
+    await world.caller().issue("reports-secret")
+    assert world.proxy.traceparents == []
