@@ -1,7 +1,7 @@
 """The only place where the broker's objects are built and bound together."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +14,10 @@ from broker.anchors import Anchors
 from broker.attest import Attestation
 from broker.authorize import RoleRules, compile_scope
 from broker.clock import Clock, SystemClock
+from broker.clock_guard import ClockGuard
 from broker.config import Settings, Vault, VaultAuth
 from broker.document import parse_document
-from broker.errors import ConfigError
+from broker.errors import ConfigError, VaultUnavailable
 from broker.gauges import Gauges
 from broker.holding import Holdings
 from broker.identify import Identify
@@ -115,12 +116,10 @@ class App:
     async def _build(self) -> None:
         settings, clock, held = self._settings, self._clock, self._exit
         key = read_key(settings.fingerprint_key_file)
-        store = Store(Secret(settings.database.url.get_secret_value()))
-        await store.start()
-        held.push_async_callback(store.close)
-        await store.check()
+        store = await self._store()
         vault = await self._vault(settings.vault.auth)
         reaper = await self._vault(settings.vault.reaper_auth) if settings.vault.reaper_auth else None
+        guard = await self._clock_guard(vault)
         attestation = Attestation(settings.attestors, clock)
         held.push_async_callback(attestation.close)
 
@@ -149,6 +148,7 @@ class App:
         async def ready() -> None:
             await store.check()
             await vault.check()
+            guard.check()
             await attestation.check()
 
         server = Server(
@@ -159,6 +159,7 @@ class App:
             ready=ready,
             trust_bundle=attestation.trust_bundle_pem,
             clock=clock,
+            check_clock=guard.check,
             observers=self._observers(),
             share_ports=self._share_ports,
         )
@@ -219,6 +220,19 @@ class App:
         if not scrape.one_of_several():
             listening = scrape.listening(self._settings.metrics.address, metrics.render)
             self.addresses["metrics"] = await self._exit.enter_async_context(listening)
+
+    async def _store(self) -> Store:
+        store = Store(Secret(self._settings.database.url.get_secret_value()))
+        await store.start()
+        self._exit.push_async_callback(store.close)
+        await store.check()
+        return store
+
+    async def _clock_guard(self, vault: VaultClient) -> ClockGuard:
+        """Return what compares the clocks, once Vault has told its time, before anything is decided by ours."""
+        with suppress(VaultUnavailable):
+            await vault.check()
+        return ClockGuard(vault.clock_difference, self._settings.vault.max_clock_difference, self._clock)
 
     async def _vault(self, auth: VaultAuth) -> VaultClient:
         settings: Vault = self._settings.vault

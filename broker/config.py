@@ -109,6 +109,8 @@ class Vault(Strict):
             it, a token whose creation was cut off by a crash dies at its
             maximum time to live instead of at once.
         timeout: For one call.
+        max_clock_difference: Beyond it, between the broker's clock and Vault's,
+            nothing is issued and nothing is ended by time.
     """
 
     address: HttpsUrl
@@ -118,6 +120,7 @@ class Vault(Strict):
     auth: VaultAuth
     reaper_auth: VaultAuth | None = None
     timeout: Duration = timedelta(seconds=5)
+    max_clock_difference: Duration = timedelta(seconds=30)
 
 
 class AttestorSettings(Strict):

@@ -40,6 +40,7 @@
     ├── Unavailable              try again later
     │   ├── VaultUnavailable     VAULT_UNAVAILABLE
     │   ├── StoreUnavailable     STORE_UNAVAILABLE
+    │   ├── ClockUncertain       CLOCK_UNCERTAIN
     │   └── KeysUnavailable      ISSUER_KEYS_UNAVAILABLE
     ├── MintFailed               MINT_FAILED: Vault refused; an admin must act
     └── ConfigError              bad configuration; never reaches a caller
@@ -347,6 +348,13 @@ class StoreUnavailable(Unavailable):
 
     reason = "STORE_UNAVAILABLE"
     message = "the broker's database cannot be reached; try again shortly"
+
+
+class ClockUncertain(Unavailable):
+    """The broker's clock and Vault's differ by more than is allowed, or Vault has not told its time yet."""
+
+    reason = "CLOCK_UNCERTAIN"
+    message = "the broker's clock cannot be trusted at the moment; try again shortly"
 
 
 class KeysUnavailable(Unavailable):

@@ -8,9 +8,11 @@ from functools import lru_cache
 import aiohttp
 
 from broker import config
+from broker.clock import Clock
 from broker.errors import ConfigError, VaultUnavailable
 from broker.mint.paths import safe_segment
 from broker.mint.replies import parse_object
+from broker.mint.server_time import ServerTime
 from broker.model import JsonObject, JsonValue
 from broker.secret import Secret
 from broker.step import Step, step
@@ -37,11 +39,16 @@ class Answer:
 class Transport:
     """Sends requests to one Vault. To be made while an event loop runs.
 
+    Attributes:
+        server_time: What Vault's clock says.
+
     Raises:
         ConfigError: when the CA file cannot be used.
     """
 
-    def __init__(self, settings: config.Vault) -> None:
+    def __init__(self, settings: config.Vault, clock: Clock) -> None:
+        self.server_time = ServerTime(clock)
+        self._clock = clock
         self._base = f"{settings.address.rstrip('/')}/v1/"
         self._url = lru_cache(_REMEMBERED_URLS)(self._build_url)
         self._headers = {"X-Vault-Request": "true", "Accept-Encoding": "identity"}
@@ -82,22 +89,24 @@ class Transport:
         verb, url = ("GET", f"{url}?list=true") if method == "LIST" else (method, url)
         headers = self._headers if token is None else {**self._headers, "X-Vault-Token": token.reveal()}
         data = None if body is None else json.dumps(body).encode()
+        asked_at = self._clock.monotonic()
         try:
-            status, raw = await step(Step.VAULT_CALL, self._exchange(verb, url, data, headers, limit))
+            status, date, raw = await step(Step.VAULT_CALL, self._exchange(verb, url, data, headers, limit))
         except (aiohttp.ClientError, OSError) as error:
             raise VaultUnavailable(f"{describe(method, path)}: {_reason(error)}") from None
         answer = {} if not raw and status in _WITHOUT_CONTENT else parse_object(raw)
         if answer is None:
             raise VaultUnavailable(f"{describe(method, path)}: status {status} without Vault's JSON")
+        self.server_time.note(date, asked_at)
         return Answer(status, answer)
 
     async def _exchange(
         self, verb: str, url: str, data: bytes | None, headers: dict[str, str], limit: int
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, str | None, bytes]:
         if trace := traceparent.get():
             headers = {**headers, "traceparent": trace}
         async with self._session.request(verb, url, data=data, headers=headers, allow_redirects=False) as reply:
-            return reply.status, await _read(reply, limit)
+            return reply.status, reply.headers.get("Date"), await _read(reply, limit)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -37,7 +37,7 @@ class VaultClient:
     """
 
     def __init__(self, settings: config.Vault, tokens: TokenSource, clock: Clock) -> None:
-        self._transport = Transport(settings)
+        self._transport = Transport(settings, clock)
         self._tokens = tokens
         self._clock = clock
 
@@ -48,6 +48,10 @@ class VaultClient:
     def now(self) -> datetime:
         """Return the time from which a time to live counts, when asked before the request."""
         return self._clock.now()
+
+    def clock_difference(self) -> timedelta | None:
+        """Return how far the broker's clock is ahead of Vault's, at the least; None while that is not known."""
+        return self._transport.server_time.difference()
 
     async def call(
         self, method: str, path: Path, body: JsonObject | None = None, *, token: Secret[str] | None = None

@@ -58,6 +58,16 @@ _TABLE: dict[str, Rule] = {
 }
 _REFLECTION: dict[str, Rule] = {"grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": PUBLIC}
 
+IN_DOUBT_TOO: Final = frozenset(
+    {
+        "credbroker.v1.TaskService/CompleteTask",
+        "credbroker.v1.CredentialService/RevokeCredential",
+        "credbroker.v1.LockService/CreateLock",
+        "credbroker.v1.StatusService/GetStatus",
+    }
+)
+"""What goes on while the clock is in doubt: what can only take back or refuse, and telling what is wrong."""
+
 
 def access_table(*, reflection: bool) -> AccessTable:
     """Return the table: full name of the RPC → roles, of which the caller needs one."""

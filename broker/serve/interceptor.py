@@ -1,9 +1,10 @@
 """The one way into the broker: every request passes here, and every refusal leaves here.
 
-In this order: is there room for the request; which evidence does it carry;
-whose is it; may that role make this call; and only then is the request's
-message read and the servicer run. Whatever goes wrong on this way becomes one
-gRPC status for the caller, one event for the auditors and one log line.
+In this order: is there room for the request; is the time certain, by which
+evidence is judged; which evidence does it carry; whose is it; may that role
+make this call; and only then is the request's message read and the servicer
+run. Whatever goes wrong on this way becomes one gRPC status for the caller, one
+event for the auditors and one log line.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +22,7 @@ from broker.audit import Call
 from broker.clock import Clock
 from broker.errors import BrokerError, Overloaded, RoleRequired
 from broker.model import Caller, Role
-from broker.serve.access import PUBLIC, AccessTable
+from broker.serve.access import IN_DOUBT_TOO, PUBLIC, AccessTable
 from broker.serve.context import serving
 from broker.serve.errors import code_of, status_of
 from broker.serve.evidence import find_evidence
@@ -55,6 +56,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         gate: Bounds the requests that are served at once.
         public: Serves the calls that need no identity.
         clock: Gives every request its one moment.
+        check_clock: Raises a `BrokerError` while that cannot be trusted.
         observers: Are told of every request.
     """
 
@@ -66,6 +68,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         gate: Gate,
         public: PublicCalls,
         clock: Clock,
+        check_clock: Callable[[], None],
         observers: Sequence[Observer] = (),
     ) -> None:
         self._table = table
@@ -74,6 +77,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._public = public
         self._clock = clock
+        self._check_clock = check_clock
         self._observers = observers
         self._handlers: dict[str, Handler] = {}
         self._turned_away = 0
@@ -161,9 +165,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """Establish who calls, and that they may.
 
         Raises:
+            ClockUncertain: when evidence cannot be judged and the call is one that gives.
             Unauthenticated: when no identity can be established.
             RoleRequired: when the identity has none of the roles.
         """
+        if call.method not in IN_DOUBT_TOO:
+            self._check_clock()
         evidence = find_evidence(context.invocation_metadata() or (), context.auth_context())
         caller = call.caller = await self._identify(evidence, call.now)
         if roles.isdisjoint(caller.roles):

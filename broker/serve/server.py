@@ -48,6 +48,7 @@ class Server:
         ready: Raises a `BrokerError` while the broker cannot do its work.
         trust_bundle: Returns the authorities of client certificates, PEM.
         clock: The broker's time.
+        check_clock: Raises a `BrokerError` while that cannot be trusted.
         observers: Are told of every request.
         share_ports: Whether other workers listen on the same addresses.
     """
@@ -62,6 +63,7 @@ class Server:
         ready: Readiness,
         trust_bundle: Callable[[], bytes],
         clock: Clock,
+        check_clock: Callable[[], None],
         observers: Sequence[Observer] = (),
         share_ports: bool = False,
     ) -> None:
@@ -75,7 +77,7 @@ class Server:
         self._health = Health([service.descriptor.full_name for service in services], ready, clock)
         self._public = PublicCalls(clock)
         self._interceptor = Interceptor(
-            self._table, identify, self._refusals, self._gate, self._public, clock, observers
+            self._table, identify, self._refusals, self._gate, self._public, clock, check_clock, observers
         )
         self._server: grpc.aio.Server | None = None
 

@@ -5,6 +5,8 @@ import ssl
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Literal
 
@@ -29,9 +31,14 @@ class Rule:
 
 
 class VaultProxy:
-    """Forwards to OpenBao; ``fail`` makes it misbehave once Vault has acted, or before."""
+    """Forwards to OpenBao; ``fail`` makes it misbehave once Vault has acted, or before.
 
-    def __init__(self, openbao: OpenBao, authority: DevAuthority) -> None:
+    Args:
+        now: The time that its replies tell.
+    """
+
+    def __init__(self, openbao: OpenBao, authority: DevAuthority, now: Callable[[], datetime]) -> None:
+        self._now = now
         self._openbao = openbao
         self._authority = authority
         self._rules: list[Rule] = []
@@ -46,6 +53,7 @@ class VaultProxy:
         )
         app = web.Application(client_max_size=4 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", self._forward)
+        app.on_response_prepare.append(self._tell_time)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls())
@@ -100,6 +108,9 @@ class VaultProxy:
         if rule.fault == "html":
             return web.Response(text="<h1>Not Found</h1>", status=404, content_type="text/html")
         return web.json_response({"errors": ["internal error"]}, status=500)
+
+    async def _tell_time(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = format_datetime(self._now(), usegmt=True)
 
     def _rule(self, path: str) -> Rule | None:
         for rule in self._rules:

@@ -132,16 +132,11 @@ async def test_an_overdue_task_loses_everything(world: World, overdue: str) -> N
         world.clock.offset = timedelta(seconds=40)
         assert (await _task(agent, issued.task.id)).state == task_pb2.TASK_STATE_ACTIVE
     world.clock.offset = timedelta(seconds=51) if overdue == "heartbeat" else timedelta(minutes=61)
-    agent = world.caller(exp=_far_ahead(world)) if overdue == "deadline" else agent
 
     async def over() -> task_pb2.Task | None:
         task = await _task(world.caller(), issued.task.id)
         return task if task.revocation == task_pb2.REVOCATION_STATE_CONFIRMED else None
 
-    if overdue == "deadline":
-        world.clock.offset = timedelta(minutes=61)
-        await until(lambda: not _readable(world, issued.credential.vault_token.token))
-        world.clock.offset = timedelta()
     task = await until(over)
 
     assert task is not None
@@ -152,10 +147,6 @@ async def test_an_overdue_task_loses_everything(world: World, overdue: str) -> N
     assert await world.events(f'type = "{kind}" AND task_id = "{issued.task.id}"')
     late = await refused(world.caller().tasks.HeartbeatTask(task_service_pb2.HeartbeatTaskRequest(id=issued.task.id)))
     assert late.reason == "TASK_ENDED"
-
-
-def _far_ahead(world: World) -> int:
-    return int((world.clock.now() + timedelta(hours=2)).timestamp())
 
 
 async def test_what_expires_is_recorded_as_expired(world: World, postgres: Postgres) -> None:

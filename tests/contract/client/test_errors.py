@@ -36,6 +36,7 @@ EXPECTED: dict[type[BrokerError], type[credbroker.Error]] = {
     server.Overloaded: credbroker.Overloaded,
     server.VaultUnavailable: credbroker.VaultUnavailable,
     server.StoreUnavailable: credbroker.StoreUnavailable,
+    server.ClockUncertain: credbroker.ClockUncertain,
     server.KeysUnavailable: credbroker.KeysUnavailable,
     server.MintFailed: credbroker.MintFailed,
     # Never meant for agents: the gRPC code decides.

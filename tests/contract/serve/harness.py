@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -87,6 +87,7 @@ class Harness:
         self.files = config.Tls(certificate=folder / "tls.crt", private_key=folder / "tls.key")
         self.issue_certificate()
         self.identify = FakeIdentify()
+        self.check_clock: Callable[[], None] = lambda: None
         self.trail = Trail()
         self.readiness = Readiness()
         self.tasks = FakeTasks()
@@ -153,6 +154,7 @@ class Harness:
             ready=self.readiness,
             trust_bundle=lambda: self.bundle,
             clock=self.clock,
+            check_clock=lambda: self.check_clock(),
         )
 
     async def start(self) -> None:

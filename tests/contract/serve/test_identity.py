@@ -5,9 +5,9 @@ import pytest
 
 from broker.attest.evidence import BearerToken, PeerCertificates
 from broker.dev.pki import DevAuthority
-from broker.errors import EvidenceExpired, KeysUnavailable
+from broker.errors import ClockUncertain, EvidenceExpired, KeysUnavailable
 from broker.model import Outcome, Role
-from broker.serve.access import PUBLIC, access_table
+from broker.serve.access import IN_DOUBT_TOO, PUBLIC, access_table
 from broker.serve.evidence import MAX_TOKEN_CHARS
 from tests.contract.serve.harness import START, Harness, refusal, refused, send
 from tests.fakes.identify import AGENT, TOKENS
@@ -150,3 +150,23 @@ async def test_unknown_methods_are_unimplemented_for_everybody(running: Harness)
 
 def test_there_are_rules_for_every_role() -> None:
     assert {role for rule in RULES.values() for role in rule} == {Role.AGENT, Role.ADMIN, Role.AUDITOR}
+
+
+@pytest.mark.parametrize("method", sorted(RULES))
+async def test_while_the_time_is_uncertain_only_taking_back_and_status_go_on(running: Harness, method: str) -> None:
+    def uncertain() -> None:
+        raise ClockUncertain("an hour ahead")
+
+    running.check_clock = uncertain
+    async with running.channel(token=None) as channel:
+        told = await refused(send(channel, method, b""))
+    if method in IN_DOUBT_TOO:
+        assert told.reason == "EVIDENCE_MISSING"
+    else:
+        assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "CLOCK_UNCERTAIN")
+        assert b"an hour" not in told.raw
+        assert [event.outcome for event in running.trail.events] == [Outcome.FAILURE]
+
+
+def test_what_goes_on_is_what_the_table_has() -> None:
+    assert RULES.keys() >= IN_DOUBT_TOO

@@ -13,6 +13,7 @@ EXPORTS = [
     "BrokerFailed",
     "Client",
     "Clock",
+    "ClockUncertain",
     "Credential",
     "CredentialEnded",
     "CredentialExpired",

@@ -57,6 +57,7 @@ EXPECTED = {
     "Unavailable": (Code.UNAVAILABLE, "UNAVAILABLE"),
     "VaultUnavailable": (Code.UNAVAILABLE, "VAULT_UNAVAILABLE"),
     "StoreUnavailable": (Code.UNAVAILABLE, "STORE_UNAVAILABLE"),
+    "ClockUncertain": (Code.UNAVAILABLE, "CLOCK_UNCERTAIN"),
     "KeysUnavailable": (Code.UNAVAILABLE, "ISSUER_KEYS_UNAVAILABLE"),
     "MintFailed": (Code.FAILED_PRECONDITION, "MINT_FAILED"),
     "ConfigError": (Code.INTERNAL, "CONFIG_INVALID"),

@@ -22,6 +22,7 @@ from credbroker._clock import Clock, SystemClock
 from credbroker._errors import (
     AlreadyExists,
     BrokerFailed,
+    ClockUncertain,
     CredentialEnded,
     CredentialExpired,
     CredentialNotFound,
@@ -66,6 +67,7 @@ __all__ = [
     "BrokerFailed",
     "Client",
     "Clock",
+    "ClockUncertain",
     "Credential",
     "CredentialEnded",
     "CredentialExpired",

@@ -33,6 +33,7 @@
     │   ├── Overloaded           OVERLOADED
     │   ├── VaultUnavailable     VAULT_UNAVAILABLE
     │   ├── StoreUnavailable     STORE_UNAVAILABLE
+    │   ├── ClockUncertain       CLOCK_UNCERTAIN
     │   ├── KeysUnavailable      ISSUER_KEYS_UNAVAILABLE
     │   ├── TimedOut             no answer in time
     │   └── Unreachable          no connection; nothing was sent
@@ -285,6 +286,12 @@ class StoreUnavailable(Unavailable):
     """The broker cannot reach its database."""
 
     default_reason = "STORE_UNAVAILABLE"
+
+
+class ClockUncertain(Unavailable):
+    """The broker cannot trust its clock."""
+
+    default_reason = "CLOCK_UNCERTAIN"
 
 
 class KeysUnavailable(Unavailable):

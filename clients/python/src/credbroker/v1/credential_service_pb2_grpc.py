@@ -68,8 +68,8 @@ class CredentialServiceServicer:
         PARAMETERS_INVALID, TTL_EXCEEDED (INVALID_ARGUMENT); TASK_NOT_FOUND
         (NOT_FOUND); TASK_ENDED (FAILED_PRECONDITION); LIMIT_REACHED
         (RESOURCE_EXHAUSTED); REQUEST_ID_REUSED (ALREADY_EXISTS);
-        VAULT_UNAVAILABLE, STORE_UNAVAILABLE (UNAVAILABLE). Whether a scope exists
-        is not revealed.
+        VAULT_UNAVAILABLE, STORE_UNAVAILABLE, CLOCK_UNCERTAIN (UNAVAILABLE). Whether
+        a scope exists is not revealed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,8 +44,8 @@ class CredentialServiceStub:
     PARAMETERS_INVALID, TTL_EXCEEDED (INVALID_ARGUMENT); TASK_NOT_FOUND
     (NOT_FOUND); TASK_ENDED (FAILED_PRECONDITION); LIMIT_REACHED
     (RESOURCE_EXHAUSTED); REQUEST_ID_REUSED (ALREADY_EXISTS);
-    VAULT_UNAVAILABLE, STORE_UNAVAILABLE (UNAVAILABLE). Whether a scope exists
-    is not revealed.
+    VAULT_UNAVAILABLE, STORE_UNAVAILABLE, CLOCK_UNCERTAIN (UNAVAILABLE). Whether
+    a scope exists is not revealed.
     """
     RenewCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.RenewCredentialRequest, _credential_service_pb2.RenewCredentialResponse]
     """Prolongs a credential, never past its maximum or its task's deadline. For
@@ -79,8 +79,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     PARAMETERS_INVALID, TTL_EXCEEDED (INVALID_ARGUMENT); TASK_NOT_FOUND
     (NOT_FOUND); TASK_ENDED (FAILED_PRECONDITION); LIMIT_REACHED
     (RESOURCE_EXHAUSTED); REQUEST_ID_REUSED (ALREADY_EXISTS);
-    VAULT_UNAVAILABLE, STORE_UNAVAILABLE (UNAVAILABLE). Whether a scope exists
-    is not revealed.
+    VAULT_UNAVAILABLE, STORE_UNAVAILABLE, CLOCK_UNCERTAIN (UNAVAILABLE). Whether
+    a scope exists is not revealed.
     """
     RenewCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.RenewCredentialRequest, _credential_service_pb2.RenewCredentialResponse]  # type: ignore[assignment]
     """Prolongs a credential, never past its maximum or its task's deadline. For
@@ -117,8 +117,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         PARAMETERS_INVALID, TTL_EXCEEDED (INVALID_ARGUMENT); TASK_NOT_FOUND
         (NOT_FOUND); TASK_ENDED (FAILED_PRECONDITION); LIMIT_REACHED
         (RESOURCE_EXHAUSTED); REQUEST_ID_REUSED (ALREADY_EXISTS);
-        VAULT_UNAVAILABLE, STORE_UNAVAILABLE (UNAVAILABLE). Whether a scope exists
-        is not revealed.
+        VAULT_UNAVAILABLE, STORE_UNAVAILABLE, CLOCK_UNCERTAIN (UNAVAILABLE). Whether
+        a scope exists is not revealed.
         """
 
     @_abc_1.abstractmethod
