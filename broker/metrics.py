@@ -121,7 +121,7 @@ class Reading:
     leases: Mapping[str, bool]
 
 
-_CAUSES: Final = MappingProxyType(
+CAUSES: Final = MappingProxyType(
     {
         "task": "task",
         "lock": "lock",
@@ -176,7 +176,7 @@ def cause_of(reason: str) -> str:
     word = re.match("[a-z]*", reason)
     if reason == "task.locked":
         return "lock"
-    return _CAUSES.get(word[0], "other") if word else "other"
+    return CAUSES.get(word[0], "other") if word else "other"
 
 
 def observe_request(call: Call, _metadata: Metadata) -> Callable[[Ended], None]:
