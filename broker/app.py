@@ -169,7 +169,7 @@ class App:
         held.push_async_callback(issuer.drain)
         self._background.append(asyncio.create_task(self._reload(attestation), name="reload"))
         held.callback(self._background[-1].cancel)
-        await self._measure(store, server)
+        await self._measure(store, server, guard)
         held.push_async_callback(server.drain)
         await self._listen(server)
 
@@ -198,7 +198,7 @@ class App:
             observers.append(tracing.observe_request)
         return observers
 
-    async def _measure(self, store: Store, server: Server) -> None:
+    async def _measure(self, store: Store, server: Server, guard: ClockGuard) -> None:
         """Keep the gauges fresh, and let them be scraped, unless whoever started this process does that."""
         if self._settings.metrics is None:
             return
@@ -211,6 +211,7 @@ class App:
                 writes_waiting=store.writes_waiting,
                 reads=store.reads_in_progress,
                 vault_token_left=min(login.seconds_left for login in self._logins),
+                clock_difference=guard.difference,
                 leases={},
             )
 

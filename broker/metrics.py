@@ -10,6 +10,7 @@ before this module is imported; see `broker.scrape`.
 """
 
 import asyncio
+import math
 import os
 import platform
 import re
@@ -95,6 +96,7 @@ _REQUESTS_INSIDE = _gauge("requests_in_progress", "Requests being served.", "liv
 _WRITES_WAITING = _gauge("store_writes_waiting", "Writes that wait for a transaction.", "livesum")
 _READS = _gauge("store_reads_in_progress", "Reads that run or wait for a thread.", "livesum")
 _TOKEN_LEFT = _gauge("vault_token_seconds", "Life left of the broker's Vault token; +Inf without end.", "livemin")
+_CLOCK_AHEAD = _gauge("clock_ahead_seconds", "The broker's time less Vault's; NaN if unknown.", "livemostrecent")
 _LEASE_HELD = _gauge("lease_held", "1 where this replica does the work that only one may do.", "livesum", "work")
 _BUILD = _gauge("build_info", "Always 1.", "max", "version", "python")
 
@@ -110,6 +112,7 @@ class Reading:
         reads: Reads that run or wait for a thread.
         vault_token_left: Seconds that its Vault token lives on; 0 without one,
             infinity for one without end.
+        clock_difference: How far its clock is ahead of Vault's; None if unknown.
         leases: By name of the work, whether this process holds its lease.
     """
 
@@ -118,6 +121,7 @@ class Reading:
     writes_waiting: int
     reads: int
     vault_token_left: float
+    clock_difference: timedelta | None
     leases: Mapping[str, bool]
 
 
@@ -149,6 +153,7 @@ def set_reading(reading: Reading) -> None:
     _WRITES_WAITING.set(reading.writes_waiting)
     _READS.set(reading.reads)
     _TOKEN_LEFT.set(reading.vault_token_left)
+    _CLOCK_AHEAD.set(math.nan if reading.clock_difference is None else reading.clock_difference.total_seconds())
     for work, held in reading.leases.items():
         _LEASE_HELD.labels(work).set(held)
 

@@ -1,17 +1,14 @@
 """A broker under observation: what a real issuance leaves in metrics and traces."""
 
 import secrets
-from collections.abc import Iterator
 
 import pytest
 from credbroker.v1 import credential_service_pb2, task_pb2, task_service_pb2
 
-from broker import errors
 from broker.secret import Secret
-from broker.serve.access import access_table
-from broker.serve.errors import CODES
 from broker.step import Step
 from tests.fakes.collector import Collector
+from tests.fixtures.labels import VALUES
 from tests.fixtures.scraping import labelled, scrape
 from tests.fixtures.waiting import until
 from tests.fixtures.world import SCOPES, World
@@ -20,19 +17,6 @@ from tests.integration.refusing import refused
 ISSUE = "credbroker.v1.CredentialService/IssueCredential"
 
 
-def reasons(kind: type[errors.BrokerError] = errors.BrokerError) -> Iterator[str]:
-    yield kind.reason
-    for narrower in kind.__subclasses__():
-        yield from reasons(narrower)
-
-
-LABELS = {
-    "method": set(access_table(reflection=False)),
-    "code": {code.name for code in CODES.values()} | {"OK", "CANCELLED"},
-    "reason": {*reasons(), "", "CANCELLED", "OTHER"},
-    "step": {step.value for step in Step},
-    "cause": {"task", "lock", "expiry", "agent", "admin", "cleanup", "other"},
-}
 FREE = {"le", "version", "python", "work"}
 
 
@@ -66,13 +50,14 @@ async def test_a_task_leaves_its_times_and_nothing_of_its_own_in_the_metrics(bar
         assert 0 < grown("credbroker_step_seconds_sum", step=step.value) < 10, step
     for (name, labels), _ in after.items():
         for label, value in labels:
-            assert label in FREE or value in LABELS[label], (name, label, value)
+            assert label in FREE or value in VALUES[label], (name, label, value)
 
     async def counted() -> bool:
         found = await scrape(address)
         return found["credbroker_ready", labelled()] == 1 and found["credbroker_vault_token_seconds", labelled()] > 60
 
     await until(counted)
+    assert abs((await scrape(address))["credbroker_clock_ahead_seconds", labelled()]) < 5
     assert (await scrape(address))["credbroker_standing_timestamp_seconds", labelled()] > 0
 
 

@@ -1,5 +1,6 @@
 """What is measured: under which names, with which labels, and together over processes."""
 
+import math
 import os
 import subprocess
 import sys
@@ -105,7 +106,7 @@ def test_gauges_say_how_things_stand() -> None:
     standing = Standing(1, 2, 3, 4, 5, 6, NOW - 90 * SECOND, 7)
 
     metrics.set_standing(standing, NOW)
-    metrics.set_reading(Reading(True, 8, 9, 10, float("inf"), {"reaping": True}))
+    metrics.set_reading(Reading(True, 8, 9, 10, float("inf"), -2 * SECOND, {"sweep": True}))
 
     found = now_measured()
     named = {name: value for (name, labels), value in found.items() if not labels}
@@ -122,7 +123,8 @@ def test_gauges_say_how_things_stand() -> None:
     assert named["credbroker_store_writes_waiting"] == 9
     assert named["credbroker_store_reads_in_progress"] == 10
     assert named["credbroker_vault_token_seconds"] == float("inf")
-    assert found["credbroker_lease_held", labelled(work="reaping")] == 1
+    assert named["credbroker_clock_ahead_seconds"] == -2
+    assert found["credbroker_lease_held", labelled(work="sweep")] == 1
 
     metrics.set_standing(Standing(0, 0, 0, 0, 0, 0, None, 0), datetime.now(UTC))
     assert now_measured()["credbroker_oldest_pending_revocation_seconds", labelled()] == 0
@@ -137,7 +139,7 @@ from broker.model import Standing
 from broker.serve.observing import Ended
 metrics.set_build("1.2.3")
 metrics.observe_request(Call("credbroker.v1.TaskService/StartTask", "", datetime.now(UTC)), ())(Ended("OK", "", 0.1))
-metrics.set_reading(metrics.Reading(sys.argv[1] == "ready", 3, 0, 0, 60.0, {"reaping": sys.argv[1] == "ready"}))
+metrics.set_reading(metrics.Reading(sys.argv[1] == "ready", 3, 0, 0, 60.0, None, {"sweep": sys.argv[1] == "ready"}))
 metrics.set_standing(Standing(5, 0, 0, 0, 0, 0, None, 0), datetime.now(UTC))
 print("measured", flush=True)
 sys.stdin.read()
@@ -169,5 +171,6 @@ async def test_several_processes_are_measured_as_one(tmp_path: Path) -> None:
     assert left["credbroker_ready", labelled()] == 1
     assert together["credbroker_requests_in_progress", labelled()] == 6
     assert left["credbroker_requests_in_progress", labelled()] == 3
+    assert math.isnan(together["credbroker_clock_ahead_seconds", labelled()])
     assert together["credbroker_active_tasks", labelled()] == 5
-    assert together["credbroker_lease_held", labelled(work="reaping")] == 1
+    assert together["credbroker_lease_held", labelled(work="sweep")] == 1

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from broker import errors, metrics
-from broker.serve.access import access_table
-from broker.serve.errors import CODES
-from broker.step import Step
+from broker import metrics
+from tests.fixtures.labels import VALUES
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 ALERTS = yaml.safe_load((DEPLOY / "prometheus-alerts.yaml").read_text())
@@ -24,21 +21,6 @@ FROM_THE_SCRAPE = {"job", "instance", "le"}
 DURATION = re.compile(r"[0-9]+[smhd]")
 SELECTOR = re.compile(r"([a-z_]+)\s*(=~|!~|!=|=)\s*\"([^\"]*)\"")
 USE = re.compile(r"((?:credbroker|process)_[a-z_]+)(?:\{([^}]*)\})?")
-
-
-def reasons(kind: type[errors.BrokerError] = errors.BrokerError) -> Iterator[str]:
-    yield kind.reason
-    for narrower in kind.__subclasses__():
-        yield from reasons(narrower)
-
-
-VALUES = {
-    "code": {code.name for code in CODES.values()} | {"OK", "CANCELLED"},
-    "reason": {*reasons(), ""},
-    "method": set(access_table(reflection=False)),
-    "step": {step.value for step in Step},
-    "cause": {*metrics.CAUSES.values(), "other"},
-}
 
 
 def known() -> dict[str, set[str]]:
