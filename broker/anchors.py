@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from broker import revoke
 from broker.clock import Clock
-from broker.errors import BrokerError, MintFailed, TaskEnded
+from broker.errors import BrokerError, MintFailed, TaskEnded, VaultAway
 from broker.ids import new_id
 from broker.mint.anchor import create_anchor
 from broker.mint.retract import retract
@@ -119,7 +119,7 @@ class Anchors:
                     ttl=task.deadline - now,
                 ),
             )
-        except MintFailed:
+        except (MintFailed, VaultAway):
             await step(
                 Step.ANCHOR_DROP,
                 self._store.write(lambda conn: anchors.set_state(conn, record.id, AnchorState.GONE)),

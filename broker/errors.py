@@ -39,6 +39,7 @@
     │   └── Overloaded           OVERLOADED
     ├── Unavailable              try again later
     │   ├── VaultUnavailable     VAULT_UNAVAILABLE
+    │   │   └── VaultAway        VAULT_UNAVAILABLE
     │   ├── StoreUnavailable     STORE_UNAVAILABLE
     │   ├── ClockUncertain       CLOCK_UNCERTAIN
     │   └── KeysUnavailable      ISSUER_KEYS_UNAVAILABLE
@@ -341,6 +342,10 @@ class VaultUnavailable(Unavailable):
 
     reason = "VAULT_UNAVAILABLE"
     message = "Vault cannot be reached; try again shortly"
+
+
+class VaultAway(VaultUnavailable):
+    """Vault was not reached, or turned the request away before looking at it: it did nothing."""
 
 
 class StoreUnavailable(Unavailable):

@@ -32,6 +32,7 @@ from broker.errors import (
     MintFailed,
     TaskEnded,
     TaskNotFound,
+    VaultAway,
     VaultUnavailable,
 )
 from broker.ids import new_id
@@ -298,6 +299,8 @@ class Issuer:
         """Let Vault make something; what it may have made without saying so is taken back."""
         try:
             return await making
+        except VaultAway:
+            raise
         except VaultUnavailable:
             await self._undo.perhaps_made(anchor, intent.revocability)
             raise

@@ -10,7 +10,7 @@ import structlog
 
 from broker import config
 from broker.clock import Clock
-from broker.errors import VaultUnavailable
+from broker.errors import VaultAway, VaultUnavailable
 from broker.mint.credentials import Grant, LoginRefused, source_of
 from broker.secret import Secret
 
@@ -55,11 +55,11 @@ class VaultLogin:
         """Return the token to use now.
 
         Raises:
-            VaultUnavailable: when there is none, or it has expired.
+            VaultAway: when there is none, or it has expired.
         """
         held = self._held
         if held is None or (held.expires_at is not None and held.expires_at <= self._clock.monotonic()):
-            raise VaultUnavailable(f"the broker has no Vault token: {self._problem}")
+            raise VaultAway(f"the broker has no Vault token: {self._problem}")
         return held.token
 
     @property

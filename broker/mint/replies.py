@@ -4,13 +4,23 @@ import json
 import re
 from collections.abc import Mapping
 
-from broker.errors import MintFailed, VaultUnavailable
+from broker.errors import MintFailed, VaultAway, VaultUnavailable
 from broker.model import JsonValue
 
 HEADER_TEXT = re.compile(r"[\x21-\x7e]{1,8192}")
 
 # 408 timed out, 412 not replicated yet, 429 too many requests, 472 and 473 standby.
 _IN_DOUBT = frozenset((408, 412, 429, 472, 473))
+# Said before a request is looked at: too many requests, and standby.
+_TURNED_AWAY = frozenset((429, 472, 473))
+# The same with status 503. Inside a longer text, they may come from the middle of a request.
+_CLOSED_DOORS = frozenset(
+    (
+        ("Vault is sealed",),
+        ("Vault is in standby mode",),
+        ("local node not active but active cluster node not found",),
+    )
+)
 _MAX_TEXTS = 5
 _MAX_TEXT = 300
 # Service, batch and recovery tokens of OpenBao and Vault, old form and new.
@@ -79,14 +89,18 @@ def printable_text(body: Mapping[str, JsonValue], name: str) -> str | None:
 def problem_of(status: int, body: Mapping[str, JsonValue], request: str) -> VaultRefused | VaultUnavailable | None:
     """Return what is wrong with an answer, or None.
 
-    Only Vault's own words on a client error make a refusal. Everything else
-    that is no success leaves open whether Vault acted.
+    Only Vault's own words on a client error make a refusal, and only its own
+    words that it is not at work say that it did nothing. Everything else that
+    is no success leaves open whether Vault acted.
     """
     if 200 <= status < 300 and not body.get("errors"):
         return None
-    if 400 <= status < 500 and status not in _IN_DOUBT and isinstance(body.get("errors"), list):
-        return VaultRefused(request, status, errors_of(body))
-    return VaultUnavailable(f"{request}: status {status}: {'; '.join(errors_of(body)) or 'no reason given'}")
+    own_words, texts = isinstance(body.get("errors"), list), errors_of(body)
+    if 400 <= status < 500 and status not in _IN_DOUBT and own_words:
+        return VaultRefused(request, status, texts)
+    away = own_words and (status in _TURNED_AWAY or (status == 503 and texts in _CLOSED_DOORS))
+    kind = VaultAway if away else VaultUnavailable
+    return kind(f"{request}: status {status}: {'; '.join(texts) or 'no reason given'}")
 
 
 def _clean(text: str) -> str:

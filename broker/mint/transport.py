@@ -4,12 +4,13 @@ import json
 import ssl
 from dataclasses import dataclass
 from functools import lru_cache
+from http import HTTPStatus
 
 import aiohttp
 
 from broker import config
 from broker.clock import Clock
-from broker.errors import ConfigError, VaultUnavailable
+from broker.errors import ConfigError, VaultAway, VaultUnavailable
 from broker.mint.paths import safe_segment
 from broker.mint.replies import parse_object
 from broker.mint.server_time import ServerTime
@@ -81,6 +82,7 @@ class Transport:
             limit: Most bytes of a reply.
 
         Raises:
+            VaultAway: when no connection came about, or a standby answered.
             VaultUnavailable: when no whole answer came, or not from Vault: it
                 may have acted all the same.
             ValueError: when a path segment is not allowed.
@@ -92,8 +94,12 @@ class Transport:
         asked_at = self._clock.monotonic()
         try:
             status, date, raw = await step(Step.VAULT_CALL, self._exchange(verb, url, data, headers, limit))
+        except aiohttp.ClientConnectorError as error:
+            raise VaultAway(f"{describe(method, path)}: {_reason(error)}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise VaultUnavailable(f"{describe(method, path)}: {_reason(error)}") from None
+        if status == HTTPStatus.TEMPORARY_REDIRECT:
+            raise VaultAway(f"{describe(method, path)}: redirected: vault.address must be the active server's")
         answer = {} if not raw and status in _WITHOUT_CONTENT else parse_object(raw)
         if answer is None:
             raise VaultUnavailable(f"{describe(method, path)}: status {status} without Vault's JSON")

@@ -16,7 +16,27 @@ from aiohttp import web
 from broker.dev.openbao import OpenBao
 from broker.dev.pki import DevAuthority
 
-Fault = Literal["error_after", "drop_after", "hang_after", "refuse_before", "html"]
+Fault = Literal[
+    "error_after",
+    "drop_after",
+    "hang_after",
+    "html",
+    "refuse_before",
+    "too_many",
+    "too_many_later",
+    "standby",
+    "standby_code",
+    "redirect",
+]
+
+# What Vault says before it has done anything: status, words, further headers.
+_REFUSALS: dict[Fault, tuple[int, str, dict[str, str]]] = {
+    "refuse_before": (503, "Vault is sealed", {}),
+    "too_many": (429, 'request path "auth/token": rate limit quota exceeded', {}),
+    "too_many_later": (429, 'request path "auth/token": rate limit quota exceeded', {"Retry-After": "7"}),
+    "standby": (503, "Vault is in standby mode", {}),
+    "standby_code": (473, "performance standby", {}),
+}
 
 
 @dataclass
@@ -35,6 +55,10 @@ class VaultProxy:
 
     Args:
         now: The time that its replies tell.
+
+    Attributes:
+        strangers: Headers of the requests that reached the host that redirects
+            point to.
     """
 
     def __init__(self, openbao: OpenBao, authority: DevAuthority, now: Callable[[], datetime]) -> None:
@@ -44,6 +68,7 @@ class VaultProxy:
         self._rules: list[Rule] = []
         self.requests: list[tuple[str, str]] = []
         self.traceparents: list[tuple[str, str]] = []
+        self.strangers: list[dict[str, str]] = []
         self.on_reply: Callable[[str, dict[str, object]], None] = lambda path, body: None
 
     async def start(self) -> None:
@@ -54,17 +79,17 @@ class VaultProxy:
         app = web.Application(client_max_size=4 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", self._forward)
         app.on_response_prepare.append(self._tell_time)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls())
-        await site.start()
-        port = self._runner.addresses[0][1]
-        self.address = f"https://127.0.0.1:{port}"
+        elsewhere = web.Application()
+        elsewhere.router.add_route("*", "/{path:.*}", self._greet)
+        self._runners: list[web.AppRunner] = []
+        self.address = await self._serve(app)
+        self._elsewhere = await self._serve(elsewhere)
 
     async def stop(self) -> None:
         for rule in self._rules:
             rule.release.set()
-        await self._runner.cleanup()
+        for runner in self._runners:
+            await runner.cleanup()
         await self._session.close()
 
     def fail(self, path: str, fault: Fault, times: int = 1) -> Rule:
@@ -74,6 +99,9 @@ class VaultProxy:
         return rule
 
     def heal(self) -> None:
+        """Let everything pass again, what hangs included."""
+        for rule in self._rules:
+            rule.release.set()
         self._rules.clear()
 
     def count(self, path: str) -> int:
@@ -85,8 +113,8 @@ class VaultProxy:
         if "traceparent" in request.headers:
             self.traceparents.append((request.path, request.headers["traceparent"]))
         rule = self._rule(request.path)
-        if rule is not None and rule.fault == "refuse_before":
-            return web.json_response({"errors": ["Vault is sealed"]}, status=503)
+        if rule is not None and (rule.fault in _REFUSALS or rule.fault == "redirect"):
+            return self._refuse(rule, request)
         headers = {name: value for name, value in request.headers.items() if name.startswith("X-Vault")}
         async with self._session.request(
             request.method, self._openbao.address + request.path_qs, data=await request.read(), headers=headers
@@ -111,6 +139,24 @@ class VaultProxy:
 
     async def _tell_time(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Date"] = format_datetime(self._now(), usegmt=True)
+
+    def _refuse(self, rule: Rule, request: web.Request) -> web.Response:
+        rule.seen.set()
+        if rule.fault == "redirect":
+            return web.Response(status=307, headers={"Location": self._elsewhere + request.path_qs})
+        status, words, headers = _REFUSALS[rule.fault]
+        return web.json_response({"errors": [words]}, status=status, headers=headers)
+
+    async def _greet(self, request: web.Request) -> web.Response:
+        self.strangers.append(dict(request.headers))
+        return web.json_response({"data": {}})
+
+    async def _serve(self, app: web.Application) -> str:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls()).start()
+        return f"https://127.0.0.1:{runner.addresses[0][1]}"
 
     def _rule(self, path: str) -> Rule | None:
         for rule in self._rules:

@@ -56,6 +56,7 @@ EXPECTED = {
     "Overloaded": (Code.RESOURCE_EXHAUSTED, "OVERLOADED"),
     "Unavailable": (Code.UNAVAILABLE, "UNAVAILABLE"),
     "VaultUnavailable": (Code.UNAVAILABLE, "VAULT_UNAVAILABLE"),
+    "VaultAway": (Code.UNAVAILABLE, "VAULT_UNAVAILABLE"),
     "StoreUnavailable": (Code.UNAVAILABLE, "STORE_UNAVAILABLE"),
     "ClockUncertain": (Code.UNAVAILABLE, "CLOCK_UNCERTAIN"),
     "KeysUnavailable": (Code.UNAVAILABLE, "ISSUER_KEYS_UNAVAILABLE"),

@@ -1,0 +1,101 @@
+"""An agent that holds one credential of each kind, and what its task looks like."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import grpc
+from credbroker.v1 import audit_service_pb2, credential_service_pb2, issuance_pb2, task_pb2, task_service_pb2
+from grpc_health.v1 import health_pb2
+
+from tests.fixtures.waiting import until
+from tests.fixtures.world import Caller, World
+
+READONLY = {"role": "readonly"}
+SCOPES_OF_KINDS = {"batch": "reports-secret", "service": "reports-service", "leased": "reports-db"}
+# Long enough for tests that move the broker's clock.
+EVIDENCE_LIFE = timedelta(hours=12)
+
+
+def parameters_of(kind: str) -> dict[str, str]:
+    return READONLY if kind == "leased" else {}
+
+
+@dataclass
+class Holder:
+    """An agent with a task; for each kind the credential that it holds."""
+
+    world: World
+    agent: Caller
+    auditor: Caller
+    task: str
+    held: dict[str, credential_service_pb2.IssueCredentialResponse]
+
+    async def issue(self, kind: str) -> credential_service_pb2.IssueCredentialResponse:
+        return await self.agent.issue(SCOPES_OF_KINDS[kind], task_id=self.task, parameters=parameters_of(kind))
+
+    def id_of(self, kind: str) -> str:
+        return self.held[kind].credential.issuance_id
+
+    async def renew(self, kind: str, ttl: timedelta | None = None) -> issuance_pb2.Issuance:
+        request = credential_service_pb2.RenewCredentialRequest(issuance_id=self.id_of(kind))
+        if ttl is not None:
+            request.ttl.FromTimedelta(ttl)
+        reply: credential_service_pb2.RenewCredentialResponse = await self.agent.credentials.RenewCredential(request)
+        return reply.issuance
+
+    async def revoke(self, kind: str) -> issuance_pb2.Issuance:
+        request = credential_service_pb2.RevokeCredentialRequest(issuance_id=self.id_of(kind))
+        reply: credential_service_pb2.RevokeCredentialResponse = await self.agent.credentials.RevokeCredential(request)
+        return reply.issuance
+
+    async def complete(self) -> task_pb2.Task:
+        request = task_service_pb2.CompleteTaskRequest(id=self.task)
+        reply: task_service_pb2.CompleteTaskResponse = await self.agent.tasks.CompleteTask(request)
+        return reply.task
+
+    async def record(self, kind: str) -> issuance_pb2.Issuance:
+        request = audit_service_pb2.GetIssuanceRequest(id=self.id_of(kind))
+        reply: audit_service_pb2.GetIssuanceResponse = await self.auditor.audit.GetIssuance(request)
+        return reply.issuance
+
+    async def revocation(self) -> int:
+        """How far taking back everything of the task is."""
+        reply = await self.agent.tasks.GetTask(task_service_pb2.GetTaskRequest(id=self.task))
+        return int(reply.task.revocation)
+
+    async def confirmed(self) -> bool:
+        return await self.revocation() == task_pb2.REVOCATION_STATE_CONFIRMED
+
+
+async def holder(world: World, *kinds: str) -> Holder:
+    """Start a task and issue a credential of each of these kinds for it."""
+    agent, auditor = (
+        world.caller(token=world.issuer.token(subject, lifetime=EVIDENCE_LIFE).reveal())
+        for subject in ("agents/reports", "auditors/one")
+    )
+    spec = task_pb2.TaskSpec(purpose="a test", labels={"env": "prod"})
+    task = (await agent.tasks.StartTask(task_service_pb2.StartTaskRequest(spec=spec))).task.id
+    found = Holder(world, agent, auditor, task, {})
+    for kind in kinds:
+        found.held[kind] = await found.issue(kind)
+    return found
+
+
+async def is_ready(world: World) -> bool:
+    """What the broker says of itself to load balancers."""
+    credentials = grpc.ssl_channel_credentials(world.authority.certificate_pem)
+    async with grpc.aio.secure_channel(world.app.addresses["bearer"], credentials) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        reply = await check(health_pb2.HealthCheckRequest())
+    return int(reply.status) == health_pb2.HealthCheckResponse.SERVING
+
+
+async def until_ready(world: World, ready: bool = True) -> None:
+    async def as_wanted() -> bool:
+        return await is_ready(world) is ready
+
+    await until(as_wanted)
