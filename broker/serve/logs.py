@@ -57,9 +57,13 @@ def configure(level: Level, format: Literal["json", "text"], replica: str = "") 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         clean,
     ]
-    renderer = structlog.processors.JSONRenderer() if format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
+        if format == "json"
+        else [_join_exception, structlog.dev.ConsoleRenderer(colors=False)]
+    )
     structlog.configure(
-        processors=[*processors, renderer],
+        processors=[*processors, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_Lines,
         cache_logger_on_first_use=True,
@@ -68,7 +72,7 @@ def configure(level: Level, format: Literal["json", "text"], replica: str = "") 
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=processors,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     root = logging.getLogger()
@@ -83,6 +87,12 @@ def clean(_logger: object, _method: str, event: Event) -> Event:
         event["exception"] = describe(error)
     kept = {key: value for key, value in event.items() if key.startswith("_")}
     return {**_clean_mapping(event, 0), **kept}
+
+
+def _join_exception(_logger: object, _method: str, event: Event) -> Event:
+    """Make one text of an exception's lines, as the renderer for people wants it."""
+    lines = event.get("exception")
+    return {**event, "exception": "\n".join(lines)} if isinstance(lines, list) else event
 
 
 def describe(error: BaseException) -> list[str]:

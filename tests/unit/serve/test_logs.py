@@ -155,6 +155,19 @@ def test_exceptions_show_type_place_and_causes_but_no_text(lines: Lines) -> None
     assert third["why"] == "builtins.KeyError"
 
 
+def test_exceptions_are_shown_to_people_too(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+    try:
+        raise_chain()
+    except KeyError as error:
+        structlog.get_logger().error("failed", exc_info=error)
+        logging.getLogger("library").error("failed as well", exc_info=error)
+    shown = capsys.readouterr().err
+    assert shown.count("builtins.KeyError") == shown.count("builtins.ConnectionError") == 2
+    assert "failed as well" in shown
+    assert CANARY not in shown
+
+
 def raise_without_context() -> None:
     try:
         raise ValueError(CANARY)
