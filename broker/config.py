@@ -148,12 +148,20 @@ class Limits(Strict):
     Attributes:
         max_message_bytes: Largest request.
         max_concurrent_requests: More are refused with OVERLOADED.
+        max_running: Most of those that run at once; identities take turns. No
+            more than a quarter of `max_concurrent_requests` count.
+        max_waiting_per_identity: Requests of one identity that wait for their
+            turn; more are refused with OVERLOADED.
+        max_request_time: Deadline of a request that has none, or a later one.
         drain_timeout: How long running requests may take after SIGTERM.
         revocation_wait: How long CompleteTask waits for Vault's confirmation.
     """
 
     max_message_bytes: Annotated[int, Field(ge=1024, le=4 * 1024 * 1024)] = 128 * 1024
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 512
+    max_running: Annotated[int, Field(ge=1, le=10_000)] = 32
+    max_waiting_per_identity: Annotated[int, Field(ge=1, le=10_000)] = 64
+    max_request_time: Duration = timedelta(seconds=30)
     drain_timeout: Duration = timedelta(seconds=20)
     revocation_wait: Duration = timedelta(seconds=2)
 

@@ -44,6 +44,7 @@
     │   ├── ClockUncertain       CLOCK_UNCERTAIN
     │   └── KeysUnavailable      ISSUER_KEYS_UNAVAILABLE
     ├── MintFailed               MINT_FAILED: Vault refused; an admin must act
+    ├── DeadlineExceeded         DEADLINE_EXCEEDED
     └── ConfigError              bad configuration; never reaches a caller
 
 The first line of each class says what the caller is told. ``detail`` is for
@@ -374,6 +375,13 @@ class MintFailed(BrokerError):
 
     reason = "MINT_FAILED"
     message = "the credential could not be minted; ask your admins, the audit trail has the reason"
+
+
+class DeadlineExceeded(BrokerError):
+    """The request's time is over."""
+
+    reason = "DEADLINE_EXCEEDED"
+    message = "there was too little time for this request; allow it longer and try again"
 
 
 class ConfigError(BrokerError):

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
-from broker import policy, revoke
+from broker import deadline, policy, revoke
 from broker.audit import Call
 from broker.audit.catalogue import CREDENTIAL_RENEWED, CREDENTIAL_REVOCATION_REQUESTED
 from broker.authorize import Ask, decide
@@ -98,7 +98,8 @@ class Holdings:
                 event = call.event(CREDENTIAL_REVOCATION_REQUESTED, reason="agent.revoked")
                 events.append(conn, [event])
 
-        await step(Step.REVOKE_REQUEST, self._store.write(request))
+        with deadline.lifted():
+            await step(Step.REVOKE_REQUEST, self._store.write(request))
         await self._revoker.settle(issuance.task_id, self._wait)
         return await step(Step.REVOKE_READ, self._store.read(_known(issuance_id)))
 

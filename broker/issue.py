@@ -22,11 +22,12 @@ from typing import TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from broker import policy, record
+from broker import deadline, policy, record
 from broker.anchors import Anchors
 from broker.audit import Call
 from broker.authorize import Ask, Grant, decide
 from broker.document import Limits
+from broker.errand import see_through
 from broker.errors import (
     BrokerError,
     MintFailed,
@@ -47,6 +48,7 @@ from broker.model import (
     IssuanceState,
     JsonObject,
     JsonValue,
+    Revocability,
     Task,
     TaskSpec,
     TaskState,
@@ -64,6 +66,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 NO_LIMITS = Limits()
+SHORTEST_TIME = timedelta(milliseconds=50)
+"""With less time left than this, Vault is not asked for anything."""
 
 log = structlog.get_logger(__name__)
 
@@ -127,18 +131,21 @@ class Issuer:
         """Issue one credential.
 
         A caller that goes away leaves nothing half done: the errand is carried
-        to its end, and what it got is revoked where it can be.
+        to its end, what it got is revoked where it can be, and only then is the
+        cancellation raised. The deadline decides whether Vault is asked at all;
+        what may be left there is then waited for, since knowing its accessor
+        costs one revocation, and not knowing it the whole anchor.
 
         Raises:
             BrokerError: any refusal that the contract names; nothing was handed
                 out then.
         """
         errand = _Errand(call, request)
-        work = self._background(policy.until_settled(lambda: self._attempt(errand)), "issue")
+        work = self._background(deadline.kept(policy.until_settled(lambda: self._attempt(errand))), "issue")
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            work.add_done_callback(self._take_back)
+            await see_through(self._background(self._take_back(work), "take back"))
             raise
 
     async def drain(self) -> None:
@@ -148,6 +155,7 @@ class Issuer:
 
     async def _attempt(self, errand: _Errand) -> Issued:
         decided = await self._decide(errand)
+        deadline.require(SHORTEST_TIME)
         anchor = await self._anchor(errand, decided)
         try:
             return await self._mint(errand.call, decided, anchor)
@@ -223,6 +231,7 @@ class Issuer:
         return anchor
 
     async def _mint(self, call: Call, decided: Decided, anchor: Anchor) -> Issued:
+        deadline.require(SHORTEST_TIME)
         order = _order(decided.grant, anchor)
         call.issuance_id = order.issuance_id
         kind = KINDS[order.mapping.kind]
@@ -230,7 +239,8 @@ class Issuer:
         preparing = step(Step.ISSUE_PREPARE, kind.prepare(self._vault, anchor, order))
         holder = await self._unless_perhaps_made(preparing, anchor, intent)
         if holder is not None:
-            return await self._mint_held(call, decided, anchor, order, intent, holder)
+            with deadline.lifted():
+                return await self._mint_held(call, decided, anchor, order, intent, holder)
         minting = step(Step.ISSUE_MINT, kind.mint(self._vault, anchor, None, order))
         minted = await self._unless_perhaps_made(minting, anchor, intent)
         issuance = self._minted_as(intent, minted)
@@ -272,7 +282,8 @@ class Issuer:
     ) -> record.Refusal:
         """Make a record durable; whatever keeps that from happening, take back what it would have recorded."""
         try:
-            return await step(name, self._store.write(work))
+            with deadline.lifted():
+                return await step(name, self._store.write(work))
         except Exception:
             await otherwise()
             raise
@@ -298,7 +309,8 @@ class Issuer:
     async def _unless_perhaps_made(self, making: Awaitable[T], anchor: Anchor, intent: Issuance) -> T:
         """Let Vault make something; what it may have made without saying so is taken back."""
         try:
-            return await making
+            with deadline.lifted(when=intent.revocability is Revocability.INDIVIDUAL):
+                return await making
         except VaultAway:
             raise
         except VaultUnavailable:
@@ -319,9 +331,11 @@ class Issuer:
             await self._undo.token(holder.accessor)
         self._revoker.wake()
 
-    def _take_back(self, work: asyncio.Task[Issued]) -> None:
+    async def _take_back(self, work: asyncio.Task[Issued]) -> None:
+        """Take back what an errand gets for a caller that has gone away."""
+        await asyncio.wait([work])
         if not work.cancelled() and work.exception() is None:
-            self._background(self._undo.undelivered(work.result().issuance), "take back")
+            await self._undo.undelivered(work.result().issuance)
 
     def _background(self, work: Coroutine[object, object, R], name: str) -> asyncio.Task[R]:
         task = asyncio.create_task(work, name=name)

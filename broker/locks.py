@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
-from broker import revoke
+from broker import deadline, revoke
 from broker.audit import Call
 from broker.audit.catalogue import LOCK_CREATED, LOCK_LIFTED, TASK_LOCKED
 from broker.authorize import check_pattern, matches_agent
@@ -55,7 +55,8 @@ class Locks:
             created_at=call.now,
             expires_at=call.now + ttl if ttl is not None else None,
         )
-        created = await self._store.write(lambda conn: _create(conn, call, lock))
+        with deadline.lifted():
+            created = await self._store.write(lambda conn: _create(conn, call, lock))
         self._revoker.wake()
         return created
 

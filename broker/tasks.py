@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from broker import policy, revoke
+from broker import deadline, policy, revoke
 from broker.anchors import Anchors
 from broker.audit import Call, broker_event
 from broker.audit.catalogue import (
@@ -209,10 +209,11 @@ class Tasks:
         """
         await self._own(call, task_id)
         event = call.event(TASK_COMPLETED)
-        await step(
-            Step.TASK_COMPLETE,
-            self._store.write(lambda conn: end(conn, task_id, TaskState.COMPLETED, call.now, event)),
-        )
+        with deadline.lifted():
+            await step(
+                Step.TASK_COMPLETE,
+                self._store.write(lambda conn: end(conn, task_id, TaskState.COMPLETED, call.now, event)),
+            )
         self._anchors.forget_task(task_id)
         await self._revoker.settle(task_id, self._wait)
         return await self._own(call, task_id)

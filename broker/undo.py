@@ -2,14 +2,15 @@
 
 Nothing here raises for Vault or the database being away: whoever calls is on
 the way out with an error already. What cannot be done now is left to the
-sweeper, to the anchor that everything hangs from, and to its time to live.
+sweeper, to the anchor that everything hangs from, and to its time to live. No
+deadline of a request bounds it.
 """
 
 import contextlib
 
 import structlog
 
-from broker import revoke
+from broker import deadline, revoke
 from broker.anchors import Anchors
 from broker.clock import Clock
 from broker.errors import BrokerError
@@ -35,13 +36,14 @@ class Undo:
 
     async def token(self, accessor: str, lease_id: str | None = None) -> None:
         """Ask Vault at once to revoke a token that may have no record."""
-        with contextlib.suppress(BrokerError):
+        with contextlib.suppress(BrokerError), deadline.lifted():
             await step(Step.UNDO_RETRACT, retract(self._vault, accessor, lease_id))
 
     async def anchor(self, anchor: Anchor, reason: str) -> None:
         """Revoke an anchor with all that hangs from it."""
         try:
-            await self._anchors.retire(anchor, reason)
+            with deadline.lifted():
+                await self._anchors.retire(anchor, reason)
         except Exception as failure:
             log.error("the end of an anchor cannot be recorded", anchor=anchor.id, exc_info=failure)
         self._revoker.wake()
@@ -66,7 +68,7 @@ class Undo:
         """Revoke a recorded credential whose caller has gone away, where it can be revoked by itself."""
         if issuance.revocability is Revocability.INDIVIDUAL:
             now = self._clock.now()
-            with contextlib.suppress(BrokerError):
+            with contextlib.suppress(BrokerError), deadline.lifted():
                 await step(
                     Step.UNDO_QUEUE,
                     self._store.write(lambda conn: revoke.queue_issuance(conn, issuance, "caller.gone", now)),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from broker.audit.catalogue import EVENT_TYPES, REQUEST_FAILED, REQUEST_REFUSED
-from broker.errors import BrokerError, MintFailed, Unavailable
+from broker.errors import BrokerError, DeadlineExceeded, MintFailed, Unavailable
 from broker.ids import new_id
 from broker.model import AuditEvent, Caller, Identity, JsonValue, Outcome
 
@@ -87,7 +87,7 @@ class Call:
 
     def refusal(self, error: BrokerError) -> AuditEvent:
         """Return the event of a request that ends in an error."""
-        failed = isinstance(error, Unavailable | MintFailed) or type(error) is BrokerError
+        failed = isinstance(error, Unavailable | MintFailed | DeadlineExceeded) or type(error) is BrokerError
         return self.event(
             REQUEST_FAILED if failed else REQUEST_REFUSED,
             outcome=Outcome.FAILURE if failed else Outcome.DENIED,

@@ -3,12 +3,13 @@
 import json
 import ssl
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from http import HTTPStatus
 
 import aiohttp
 
-from broker import config
+from broker import config, deadline
 from broker.clock import Clock
 from broker.errors import ConfigError, VaultAway, VaultUnavailable
 from broker.mint.paths import safe_segment
@@ -25,6 +26,7 @@ _WITHOUT_CONTENT = (202, 204)
 _MAX_CONNECTIONS = 128
 _KEEP_ALIVE_SECONDS = 30.0
 _REMEMBERED_URLS = 1024
+_NO_TIME = timedelta(0)
 
 Path = tuple[str, ...]
 
@@ -55,11 +57,11 @@ class Transport:
         self._headers = {"X-Vault-Request": "true", "Accept-Encoding": "identity"}
         if settings.namespace:
             self._headers["X-Vault-Namespace"] = settings.namespace
+        self._timeout = settings.timeout.total_seconds()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=_tls(settings)
             ),
-            timeout=aiohttp.ClientTimeout(total=settings.timeout.total_seconds()),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -73,6 +75,9 @@ class Transport:
     ) -> Answer:
         """Send one request and return Vault's answer, whatever its status.
 
+        Vault has as long as the settings say, or as the request's deadline
+        leaves, whichever is less.
+
         Args:
             method: HTTP method, or ``LIST``, which Vault takes as a ``GET`` too:
                 intermediaries that know no other methods let that pass.
@@ -85,12 +90,14 @@ class Transport:
             VaultAway: when no connection came about, or a standby answered.
             VaultUnavailable: when no whole answer came, or not from Vault: it
                 may have acted all the same.
+            DeadlineExceeded: when the deadline had passed: nothing was sent.
             ValueError: when a path segment is not allowed.
         """
         url = self._url(path)
         verb, url = ("GET", f"{url}?list=true") if method == "LIST" else (method, url)
         headers = self._headers if token is None else {**self._headers, "X-Vault-Token": token.reveal()}
         data = None if body is None else json.dumps(body).encode()
+        deadline.require(_NO_TIME)
         asked_at = self._clock.monotonic()
         try:
             status, date, raw = await step(Step.VAULT_CALL, self._exchange(verb, url, data, headers, limit))
@@ -111,7 +118,11 @@ class Transport:
     ) -> tuple[int, str | None, bytes]:
         if trace := traceparent.get():
             headers = {**headers, "traceparent": trace}
-        async with self._session.request(verb, url, data=data, headers=headers, allow_redirects=False) as reply:
+        left = deadline.remaining()
+        timeout = aiohttp.ClientTimeout(total=self._timeout if left is None else min(self._timeout, left))
+        async with self._session.request(
+            verb, url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+        ) as reply:
             return reply.status, reply.headers.get("Date"), await _read(reply, limit)
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from broker import config
+from broker import config, deadline
 from broker.clock import Clock
 from broker.errors import MintFailed, VaultUnavailable
 from broker.mint.replies import VaultRefused, problem_of, section, text, whole_seconds
@@ -102,17 +102,18 @@ class VaultClient:
 
     async def discard(self, accessor: str | None, lease_id: str | None) -> bool:
         """Revoke what nobody may get; False when it may be alive."""
-        try:
-            if accessor is not None:
-                await self.revoke_token(accessor)
-            if lease_id is not None:
-                await self.revoke_lease(lease_id)
-            return not (
-                (accessor is not None and await self.knows_token(accessor))
-                or (lease_id is not None and await self.knows_lease(lease_id))
-            )
-        except (VaultUnavailable, VaultRefused):
-            return False
+        with deadline.lifted():
+            try:
+                if accessor is not None:
+                    await self.revoke_token(accessor)
+                if lease_id is not None:
+                    await self.revoke_lease(lease_id)
+                return not (
+                    (accessor is not None and await self.knows_token(accessor))
+                    or (lease_id is not None and await self.knows_lease(lease_id))
+                )
+            except (VaultUnavailable, VaultRefused):
+                return False
 
     async def create_token(
         self, request: TokenRequest, *, role: str | None = None, parent: Secret[str] | None = None

@@ -21,6 +21,7 @@ from broker.errors import (
     AlreadyExists,
     BrokerError,
     ConfigError,
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     MintFailed,
@@ -53,6 +54,7 @@ CODES: Final[Mapping[type[BrokerError], grpc.StatusCode]] = MappingProxyType(
         Unavailable: grpc.StatusCode.UNAVAILABLE,
         # Vault refused what it was set up to refuse: only an admin's change helps.
         MintFailed: grpc.StatusCode.FAILED_PRECONDITION,
+        DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
         ConfigError: grpc.StatusCode.INTERNAL,
         BrokerError: grpc.StatusCode.INTERNAL,
     }

@@ -2,13 +2,14 @@
 
 In this order: is there room for the request; is the time certain, by which
 evidence is judged; which evidence does it carry; whose is it; may that role
-make this call; and only then is the request's message read and the servicer
-run. Whatever goes wrong on this way becomes one gRPC status for the caller, one
+make this call; does that identity not wait for too much already. Only then is
+the request's message read, and when its turn comes the servicer is run.
+Whatever goes wrong on this way becomes one gRPC status for the caller, one
 event for the auditors and one log line.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeAlias, cast
 from urllib.parse import unquote
@@ -17,6 +18,7 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
+from broker import deadline
 from broker.attest.evidence import Evidence
 from broker.audit import Call
 from broker.clock import Clock
@@ -26,7 +28,9 @@ from broker.serve.access import IN_DOUBT_TOO, PUBLIC, AccessTable
 from broker.serve.context import serving
 from broker.serve.errors import code_of, status_of
 from broker.serve.evidence import find_evidence
+from broker.serve.fairness import Place
 from broker.serve.gate import Gate
+from broker.serve.lanes import Lanes
 from broker.serve.observing import Ended, Observer
 from broker.serve.public import PublicCalls
 from broker.serve.reading import Context, Handler, read_message
@@ -34,7 +38,7 @@ from broker.serve.refusals import Refusals
 
 Identifier: TypeAlias = Callable[[Evidence | None, datetime], Awaitable[Caller]]
 Answer: TypeAlias = bytes | BrokerError
-Performer: TypeAlias = Callable[[Call, Context], Awaitable[Answer]]
+Performer: TypeAlias = Callable[[Call, Context, Place], Awaitable[Answer]]
 Servicer: TypeAlias = Callable[[Message, Context], Awaitable[Message]]
 
 _OVERLOAD_LOG_SECONDS = 1.0
@@ -53,10 +57,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
         table: Who may call what.
         identify: Establishes the caller from evidence.
         refusals: Records what is refused.
-        gate: Bounds the requests that are served at once.
+        gate: Bounds the requests that are let in at once.
+        lanes: Where requests wait for their turn once it is known whose they are.
         public: Serves the calls that need no identity.
         clock: Gives every request its one moment.
         check_clock: Raises a `BrokerError` while that cannot be trusted.
+        longest: Deadline of a request that has none, or a later one.
         observers: Are told of every request.
     """
 
@@ -66,17 +72,21 @@ class Interceptor(grpc.aio.ServerInterceptor):
         identify: Identifier,
         refusals: Refusals,
         gate: Gate,
+        lanes: Lanes,
         public: PublicCalls,
         clock: Clock,
         check_clock: Callable[[], None],
+        longest: timedelta,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._table = table
         self._identify = identify
         self._refusals = refusals
         self._gate = gate
+        self._lanes = lanes
         self._public = public
         self._clock = clock
+        self._longest = longest
         self._check_clock = check_clock
         self._observers = observers
         self._handlers: dict[str, Handler] = {}
@@ -109,7 +119,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         async def serve(_requests: object, context: Context) -> bytes:
             try:
-                with self._gate:
+                with self._gate, deadline.within(self._time_of(context)):
                     answer = await self._answer(method, rule, partial(self._perform, parse, servicer), context)
                     if isinstance(answer, bytes):
                         return answer
@@ -129,14 +139,19 @@ class Interceptor(grpc.aio.ServerInterceptor):
         answer: Answer | None = None
         try:
             await self._admit(call, roles, context)
-            answer = await perform(call, context)
+            with self._lanes.of(method).admit(call.uri) as place:
+                answer = await perform(call, context, place)
+        except Overloaded as error:
+            self._note_overload()
+            answer = error
         except Exception as error:
             refused = _translate(error, method)
             await self._refusals.write(call.refusal(refused))
             answer = refused
         finally:
             ended = _ended(answer, self._clock.monotonic() - started)
-            _log_end(call, ended)
+            if not isinstance(answer, Overloaded):
+                _log_end(call, ended)
             tell(ended)
         return answer
 
@@ -154,9 +169,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return tell
 
     async def _perform(
-        self, parse: Callable[[bytes], Message], servicer: Servicer, call: Call, context: Context
+        self, parse: Callable[[bytes], Message], servicer: Servicer, call: Call, context: Context, place: Place
     ) -> bytes:
         request = await read_message(context, parse, self._clock)
+        await place.wait_for_turn()
         with serving(call):
             reply = await servicer(request, context)
         return reply.SerializeToString()
@@ -175,6 +191,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
         caller = call.caller = await self._identify(evidence, call.now)
         if roles.isdisjoint(caller.roles):
             raise RoleRequired(f"needs {' or '.join(sorted(roles))}; the identity is {', '.join(sorted(caller.roles))}")
+
+    def _time_of(self, context: Context) -> timedelta:
+        """Return how long a request may take from now on."""
+        left = context.time_remaining()
+        return self._longest if left is None else min(self._longest, timedelta(seconds=left))
 
     def _note_overload(self) -> None:
         self._turned_away += 1

@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 
 import structlog
 
+from broker.errand import see_through
 from broker.model import AuditEvent
 
 Recorder: TypeAlias = Callable[[AuditEvent], Awaitable[None]]
@@ -31,11 +32,19 @@ class Refusals:
         self._running: set[asyncio.Task[None]] = set()
 
     async def write(self, event: AuditEvent) -> None:
-        """Record a refusal. A caller that goes away does not stop it."""
+        """Record a refusal.
+
+        A caller that goes away does not stop it, and keeps its place among the
+        requests until it is done: refusals cannot pile up.
+        """
         task = asyncio.create_task(self._write(event), name="record refusal")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await see_through(task)
+            raise
 
     async def drain(self) -> None:
         """Wait for the events that are still being written."""

@@ -19,6 +19,7 @@ from broker.serve.access import access_table, check_complete
 from broker.serve.gate import Gate
 from broker.serve.health import Health, Readiness
 from broker.serve.interceptor import Identifier, Interceptor
+from broker.serve.lanes import Lanes
 from broker.serve.observing import Observer
 from broker.serve.options import max_calls, server_options
 from broker.serve.public import PublicCalls
@@ -77,7 +78,16 @@ class Server:
         self._health = Health([service.descriptor.full_name for service in services], ready, clock)
         self._public = PublicCalls(clock)
         self._interceptor = Interceptor(
-            self._table, identify, self._refusals, self._gate, self._public, clock, check_clock, observers
+            self._table,
+            identify,
+            self._refusals,
+            self._gate,
+            Lanes(settings.limits),
+            self._public,
+            clock,
+            check_clock,
+            settings.limits.max_request_time,
+            observers,
         )
         self._server: grpc.aio.Server | None = None
 

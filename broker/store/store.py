@@ -9,16 +9,17 @@ from typing import Final, TypeVar
 
 from sqlalchemy import Connection
 
-from broker.errors import StoreUnavailable
+from broker import deadline
+from broker.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from broker.secret import Secret
 from broker.store import migrate
 from broker.store.engine import READERS, open_engines, parse_url
 from broker.store.failures import is_disconnect, translate
-from broker.store.writer import Writer
+from broker.store.writer import RETRY_AFTER, Writer
 
 T = TypeVar("T")
 
-MAX_READING: Final = 4096
+MAX_READING: Final = 2048
 # Longer than every timeout of the database's own.
 PATIENCE: Final = timedelta(seconds=20)
 
@@ -28,6 +29,9 @@ class Store:
 
     A work is given a connection inside a transaction. It may run more than
     once, so it touches nothing but that connection and returns what it found.
+
+    A work of a request that still waits when the request's deadline passes is
+    not run any more. One that has begun goes on, and its caller waits no longer.
 
     Args:
         url: ``sqlite:///file`` or ``postgresql+psycopg://…``.
@@ -77,11 +81,13 @@ class Store:
 
         Raises:
             StoreUnavailable: when the database cannot answer.
+            Overloaded: when too much waits for it already.
+            DeadlineExceeded: when the request's time is over.
         """
         if self._threads is None:
             raise StoreUnavailable("the store is closed")
         if len(self._reading) >= MAX_READING:
-            raise StoreUnavailable(f"{MAX_READING} reads wait for the database already")
+            raise Overloaded(f"{MAX_READING} reads wait for the database already", retry_after=RETRY_AFTER)
         running = asyncio.get_running_loop().run_in_executor(self._threads, self._read, work, time.monotonic())
         self._reading.add(running)  # type: ignore[arg-type]  # what it results in concerns its caller alone
         running.add_done_callback(self._reading.discard)
@@ -96,10 +102,13 @@ class Store:
         Raises:
             StoreUnavailable: when the database cannot answer; it may have
                 committed all the same.
+            Overloaded: when too much waits to be written already; nothing was.
+            DeadlineExceeded: when the request's time is over; the work may have
+                begun before, and be committed all the same.
         """
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
-        return await self._answer(self._writer.submit(work))
+        return await self._answer(self._writer.submit(work, deadline.ends_at()))
 
     async def check(self) -> None:
         """Check that the database can be reached and is at the newest migration.
@@ -110,10 +119,13 @@ class Store:
         await self.read(migrate.check)
 
     async def _answer(self, future: asyncio.Future[T]) -> T:
+        left = deadline.remaining()
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._patience if left is None else min(self._patience, left)):
                 return await future
         except TimeoutError:
+            if left is not None and left < self._patience:
+                raise DeadlineExceeded("the deadline passed while the database worked") from None
             raise StoreUnavailable(f"the database did not answer within {self._patience:g} seconds") from None
 
     def _read(self, work: Callable[[Connection], T], asked_at: float) -> T:

@@ -13,28 +13,34 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, NestedTransaction
 from sqlalchemy.exc import SQLAlchemyError
 
-from broker.errors import StoreUnavailable
+from broker import deadline
+from broker.errors import DeadlineExceeded, Overloaded, StoreUnavailable
 from broker.store.engine import transaction_holds
 from broker.store.failures import CommitFailedError, TransactionLostError, may_pass, translate
 
 T = TypeVar("T")
 
-MAX_WAITING: Final = 4096
+MAX_WAITING: Final = 2048
 MAX_TOGETHER: Final = 256
+RETRY_AFTER: Final = timedelta(seconds=1)
 
 _ATTEMPTS_ALONE = 3
 
 
 class Job(Generic[T]):
-    """One work with the future that its caller waits for."""
+    """One work with the future that its caller waits for, and the moment from which nobody wants it begun."""
 
-    def __init__(self, work: Callable[[Connection], T], future: asyncio.Future[T]) -> None:
+    def __init__(
+        self, work: Callable[[Connection], T], future: asyncio.Future[T], begin_before: float | None = None
+    ) -> None:
         self.future = future
+        self.begin_before = begin_before
         self.error: BaseException | None = None
         self._work = work
         self._result: tuple[T] | None = None
@@ -93,18 +99,24 @@ class Writer:
         """How many works wait for a transaction."""
         return len(self._waiting)
 
-    def submit(self, work: Callable[[Connection], T]) -> asyncio.Future[T]:
+    def submit(self, work: Callable[[Connection], T], begin_before: float | None = None) -> asyncio.Future[T]:
         """Queue a work and return the future of its result.
 
+        Args:
+            work: What to write.
+            begin_before: The moment from which on it is not begun any more, as
+                `deadline.ends_at` gives it.
+
         Raises:
-            StoreUnavailable: when too much waits already, or after `close`.
+            Overloaded: when too much waits already.
+            StoreUnavailable: after `close`.
         """
         with self._changed:
             if self._closing:
                 raise StoreUnavailable("the store is closed")
             if len(self._waiting) >= MAX_WAITING:
-                raise StoreUnavailable(f"{MAX_WAITING} writes wait for the database already")
-            job = Job(work, self._loop.create_future())
+                raise Overloaded(f"{MAX_WAITING} writes wait for the database already", retry_after=RETRY_AFTER)
+            job = Job(work, self._loop.create_future(), begin_before)
             self._waiting.append(job)
             self._changed.notify()
         return job.future
@@ -117,7 +129,10 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        while jobs := self._take(MAX_TOGETHER):
+        while taken := self._take(MAX_TOGETHER):
+            jobs = self._without_late(taken)
+            if not jobs:
+                continue
             alone = self._settle(jobs)
             self._answer([job for job in jobs if job not in alone])
             for job in alone:
@@ -128,6 +143,16 @@ class Writer:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+    def _without_late(self, jobs: list[Job[Any]]) -> list[Job[Any]]:
+        """Answer those whose time is over, and return the others."""
+        late = {job for job in jobs if deadline.has_passed(job.begin_before)}
+        if not late:
+            return jobs
+        for job in late:
+            job.error = DeadlineExceeded("the deadline passed before the write began")
+        self._answer(tuple(late))
+        return [job for job in jobs if job not in late]
 
     def _answer(self, jobs: Sequence[Job[Any]]) -> None:
         # The loop is gone when a process ends without closing the store.

@@ -27,9 +27,14 @@ class FakeIdentify:
 
     seen: list[Evidence | None] = field(default_factory=list)
     error: Exception | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def __call__(self, evidence: Evidence | None, now: datetime) -> Caller:
         self.seen.append(evidence)
+        await self.gate.wait()
         if self.error is not None:
             raise self.error
         match evidence:

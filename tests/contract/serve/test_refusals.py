@@ -7,6 +7,7 @@ import pytest
 import structlog
 from credbroker.v1 import task_service_pb2
 
+from broker import errand
 from broker.errors import BrokerError, FieldViolation, LimitReached, StoreUnavailable, VaultUnavailable
 from broker.model import Outcome
 from broker.serve import refusals
@@ -14,6 +15,7 @@ from broker.serve.context import current_call
 from broker.serve.gate import RETRY_AFTER
 from tests.contract.serve.harness import START, Harness, refused, send
 from tests.fakes.identify import AGENT
+from tests.fixtures.waiting import until
 
 CANARY = "hvs.CAESICANARY"
 
@@ -116,17 +118,27 @@ async def test_refusal_does_not_wait_for_its_event_without_end(
     assert "a refusal could not be recorded" in [line["event"] for line in logged]
 
 
-async def test_refusal_is_recorded_once_though_the_caller_goes_away(running: Harness, agent: grpc.aio.Channel) -> None:
+async def test_refusal_is_recorded_once_though_the_caller_goes_away(
+    running: Harness, agent: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = asyncio.Event()
+
+    async def see_through(task: asyncio.Task[object]) -> None:
+        gone.set()
+        await errand.see_through(task)
+
+    monkeypatch.setattr(refusals, "see_through", see_through)
     running.tasks.error = LimitReached()
     running.trail.pause()
     call = send(agent)
     await running.trail.until_waiting()
     call.cancel()
+    await gone.wait()
+    assert running.trail.events == []
+    running.trail.resume()
     with structlog.testing.capture_logs() as logged:
         await running.until_idle()
     assert [line["code"] for line in logged if line["event"] == "request"] == ["CANCELLED"]
-    running.trail.resume()
-    await running.drain()
     assert [event.reason for event in running.trail.events] == ["LIMIT_REACHED"]
 
 
@@ -158,10 +170,10 @@ async def test_clients_deadline_cancels_the_workflow(running: Harness, agent: gr
 async def test_more_requests_than_allowed_are_turned_away_cheaply(harness: Harness) -> None:
     harness.limits = harness.limits.model_copy(update={"max_concurrent_requests": 3})
     await harness.start()
-    harness.tasks.pause()
+    harness.identify.gate.clear()
     async with harness.channel() as channel, harness.channel(token=None) as stranger:
         held = [send(channel) for _ in range(3)]
-        await harness.tasks.until_waiting(3)
+        await until(lambda: len(harness.identify.seen) == 3)
         with structlog.testing.capture_logs() as logged:
             answers = [await refused(send(stranger)) for _ in range(20)]
         assert {(told.code, told.reason, told.retry_after) for told in answers} == {
@@ -174,8 +186,8 @@ async def test_more_requests_than_allowed_are_turned_away_cheaply(harness: Harne
         with structlog.testing.capture_logs() as logged:
             await refused(send(channel))
         assert [line["count"] for line in logged] == [20]
-        harness.tasks.resume()
-        await asyncio.gather(*held)
+        harness.identify.gate.set()
+        assert {await call.code() for call in held} <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
         await send(channel)
 
 

@@ -4,15 +4,18 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from broker.errors import StoreUnavailable, TaskEnded
+from broker import deadline
+from broker.errors import DeadlineExceeded, Overloaded, StoreUnavailable, TaskEnded
 from broker.model import Task
 from broker.secret import Secret
 from broker.store import Store, tasks
+from broker.store.engine import READERS
 from broker.store.failures import Conflict
 from broker.store.writer import MAX_TOGETHER, MAX_WAITING
 from tests.fixtures.records import a_task
@@ -307,10 +310,53 @@ async def test_too_much_waiting_is_refused_at_once(store: Store) -> None:
     async with held_up(store):
         waiting = [asyncio.ensure_future(store.write(lambda conn: None)) for _ in range(MAX_WAITING)]
         await asyncio.sleep(0)
-        with pytest.raises(StoreUnavailable, match="wait for the database already"):
+        with pytest.raises(Overloaded, match="wait for the database already") as caught:
             await store.write(lambda conn: None)
+        assert caught.value.retry_after
     await asyncio.gather(*waiting)
     await store.write(lambda conn: None)
+
+
+async def test_what_waits_beyond_its_deadline_is_never_run(store: Store) -> None:
+    late, other = a_task(), a_task()
+
+    async def write_late() -> None:
+        with deadline.within(timedelta(milliseconds=50)):
+            await store.write(inserting(late))
+
+    async with held_up(store):
+        waiting = [asyncio.ensure_future(write_late()), asyncio.ensure_future(store.write(inserting(other)))]
+        with pytest.raises(DeadlineExceeded):
+            await waiting[0]
+    await waiting[1]
+    assert await present(store) == {other.id}
+
+
+async def test_what_has_begun_before_its_deadline_is_finished(gate: Gate, store: Store) -> None:
+    task = a_task()
+    with gate.shut(), deadline.within(timedelta(milliseconds=50)), pytest.raises(DeadlineExceeded):
+        await store.write(inserting(task))
+    await store.write(lambda conn: None)  # its turn comes after the first one's end
+    assert await present(store) == {task.id}
+
+
+async def test_reads_beyond_their_deadline_are_never_run(store: Store) -> None:
+    begun, go_on = threading.Barrier(READERS + 1), threading.Event()
+    runs: list[object] = []
+
+    def block(conn: Connection) -> None:
+        begun.wait()
+        go_on.wait()
+
+    blocking = [asyncio.ensure_future(store.read(block)) for _ in range(READERS)]
+    await asyncio.to_thread(begun.wait)
+    try:
+        with deadline.within(timedelta(milliseconds=50)), pytest.raises(DeadlineExceeded):
+            await store.read(runs.append)
+    finally:
+        go_on.set()
+    await asyncio.gather(*blocking, *(store.read(tasks.active) for _ in range(READERS)))
+    assert runs == []
 
 
 async def test_closing_writes_what_waits_and_ends_the_threads(new_store: NewStore, store: Store) -> None:

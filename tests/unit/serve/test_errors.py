@@ -61,6 +61,7 @@ EXPECTED = {
     "ClockUncertain": (Code.UNAVAILABLE, "CLOCK_UNCERTAIN"),
     "KeysUnavailable": (Code.UNAVAILABLE, "ISSUER_KEYS_UNAVAILABLE"),
     "MintFailed": (Code.FAILED_PRECONDITION, "MINT_FAILED"),
+    "DeadlineExceeded": (Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     "ConfigError": (Code.INTERNAL, "CONFIG_INVALID"),
 }
 
