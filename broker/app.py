@@ -138,7 +138,7 @@ class App:
             scopes=Scopes(store, rules),
             locks=Locks(store, revoker),
             takeback=Takeback(store),
-            status=Status(store, vault, self.name, RELEASE),
+            status=Status(store, vault, guard, self.name, RELEASE),
             query=Query(store),
         )
 

@@ -8,6 +8,8 @@ from typing import Final
 from sqlalchemy import Connection
 
 from broker.audit import Call
+from broker.clock_guard import ClockGuard
+from broker.errors import ClockUncertain
 from broker.mint.health import VaultHealth, examine
 from broker.mint.vault import VaultClient
 from broker.model import LeaseRecord, ReplicaRecord, Revocation, Standing
@@ -72,9 +74,10 @@ class Status:
         version: Of its software.
     """
 
-    def __init__(self, store: Store, vault: VaultClient, replica: str, version: str) -> None:
+    def __init__(self, store: Store, vault: VaultClient, guard: ClockGuard, replica: str, version: str) -> None:
         self._store = store
         self._vault = vault
+        self._guard = guard
         self._replica = replica
         self._version = version
 
@@ -94,8 +97,15 @@ class Status:
             store=found,
             newest_migration=newest,
             vault=vault,
-            problems=tuple(find_problems(found, newest, vault, call.now)),
+            problems=tuple(find_problems(found, newest, vault, self._clock_doubt(), call.now)),
         )
+
+    def _clock_doubt(self) -> str:
+        try:
+            self._guard.check()
+        except ClockUncertain as doubt:
+            return doubt.detail
+        return ""
 
 
 def _read(conn: Connection, now: datetime) -> StoreStatus:
@@ -109,14 +119,32 @@ def _read(conn: Connection, now: datetime) -> StoreStatus:
     )
 
 
-def find_problems(store: StoreStatus, newest_migration: str, vault: VaultHealth, now: datetime) -> Iterator[Problem]:
-    """Yield what needs a person, the most urgent first."""
+def find_problems(
+    store: StoreStatus, newest_migration: str, vault: VaultHealth, clock_doubt: str, now: datetime
+) -> Iterator[Problem]:
+    """Yield what needs a person, the most urgent first.
+
+    Args:
+        store: What the database says.
+        newest_migration: The newest that this replica knows.
+        vault: How Vault is.
+        clock_doubt: Why this replica's clock cannot be trusted; empty when it can.
+        now: The moment of the report.
+    """
     if vault.problem:
         yield Problem(
             "VAULT_NOT_READY",
             f"Vault cannot be used: {vault.problem}",
             "check that Vault is up, unsealed and reachable, and that the broker may log in; "
             "nothing is issued until then, and what is pending is revoked by itself afterwards",
+        )
+    # A Vault that does not answer does not tell its time either.
+    if clock_doubt and not (vault.problem and vault.clock_difference is None):
+        yield Problem(
+            "CLOCK_UNCERTAIN",
+            f"this replica refuses to issue: {clock_doubt}",
+            "set the clock that is wrong, of this replica's machine or of Vault's; "
+            "if Vault is behind a proxy, see that it passes the Date of replies on",
         )
     if store.standing.irrevocable_leases:
         count = store.standing.irrevocable_leases
@@ -140,9 +168,9 @@ def find_problems(store: StoreStatus, newest_migration: str, vault: VaultHealth,
             f"the database is at migration {store.migration or 'none'}, this replica knows {newest_migration}",
             "run the same version everywhere, and `broker db upgrade` with the newest",
         )
-    if vault.clock_difference is not None and abs(vault.clock_difference) > CLOCK_TOLERANCE:
+    if not clock_doubt and vault.clock_difference is not None and abs(vault.clock_difference) > CLOCK_TOLERANCE:
         yield Problem(
             "CLOCKS_DIFFER",
             f"the clocks of Vault and this replica differ by {abs(vault.clock_difference).total_seconds():.0f} seconds",
-            "synchronize both machines' clocks (NTP): agents' evidence may be refused, or taken for too long",
+            "synchronize both machines' clocks (NTP): beyond vault.max_clock_difference nothing is issued",
         )

@@ -65,6 +65,7 @@ ADVICE: Mapping[str, str] = MappingProxyType(
         "ISSUANCE_NOT_FOUND": "`broker issuances list` shows what there is",
         "LOCK_NOT_FOUND": "`broker locks` shows what is in force",
         "OVERLOADED": "try again in a moment",
+        "CLOCK_UNCERTAIN": "`broker status` says by how much the clocks differ",
         "VAULT_UNAVAILABLE": "check that Vault is up and unsealed, then try again",
         "STORE_UNAVAILABLE": "`broker db check` says what is wrong with the database",
         "ISSUER_KEYS_UNAVAILABLE": "check that the broker reaches the issuer of your token, then try again",

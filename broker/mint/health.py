@@ -1,7 +1,7 @@
 """How Vault is, for people: https://openbao.org/api-docs/system/health/."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from broker.errors import VaultUnavailable
 from broker.mint.replies import VaultRefused, section, text, whole_seconds
@@ -21,8 +21,8 @@ class VaultHealth:
         version: Its version; empty when unknown.
         token_ttl: How long the broker's token lives if it is not renewed; None
             for ever, or unknown.
-        clock_difference: Its time less the broker's, in whole seconds; None
-            when unknown.
+        clock_difference: Its time less the broker's, at the least; None when
+            unknown.
     """
 
     problem: str = ""
@@ -33,14 +33,13 @@ class VaultHealth:
 
 async def examine(vault: VaultClient) -> VaultHealth:
     """Ask Vault how it is."""
-    before = vault.now()
     try:
         answer = await vault.look(_HEALTH)
     except VaultUnavailable as error:
         return VaultHealth(problem=error.detail)
-    middle = before + (vault.now() - before) / 2
     version = text(answer.body, "version") or ""
-    difference = _difference(whole_seconds(answer.body, "server_time_utc"), middle)
+    ahead = vault.clock_difference()
+    difference = None if ahead is None else -ahead
     try:
         await vault.check()
         own = section(await vault.call("GET", _LOOK_UP), "data")
@@ -49,13 +48,3 @@ async def examine(vault: VaultClient) -> VaultHealth:
     seconds = whole_seconds(own, "ttl")
     ttl = None if seconds is None else timedelta(seconds=seconds)
     return VaultHealth(version=version, token_ttl=ttl, clock_difference=difference)
-
-
-def _difference(seconds: int | None, at: datetime) -> timedelta | None:
-    if seconds is None:
-        return None
-    try:
-        theirs = datetime.fromtimestamp(seconds, UTC) + timedelta(seconds=0.5)  # Vault cuts the fraction off
-    except (OverflowError, ValueError, OSError):
-        return None
-    return timedelta(seconds=round((theirs - at).total_seconds()))

@@ -12,8 +12,10 @@ from tests.fixtures.records import NOW, a_revocation, a_store_status, a_task
 WELL = VaultHealth(version="2.7.2", clock_difference=timedelta(seconds=5))
 
 
-def problems(store: StoreStatus | None = None, vault: VaultHealth = WELL, newest: str = "0002") -> list[Problem]:
-    return list(find_problems(store or a_store_status(), newest, vault, NOW))
+def problems(
+    store: StoreStatus | None = None, vault: VaultHealth = WELL, newest: str = "0002", doubt: str = ""
+) -> list[Problem]:
+    return list(find_problems(store or a_store_status(), newest, vault, doubt, NOW))
 
 
 def with_standing(**changes: int) -> StoreStatus:
@@ -32,6 +34,16 @@ def test_clocks_that_differ(seconds: int) -> None:
     assert found.reason == "CLOCKS_DIFFER"
     assert "6 seconds" in found.message
     assert problems(vault=VaultHealth(clock_difference=None)) == []
+
+
+def test_a_clock_in_doubt() -> None:
+    (found,) = problems(vault=VaultHealth(clock_difference=timedelta(minutes=1)), doubt="it is a minute late")
+    assert found.reason == "CLOCK_UNCERTAIN"
+    assert "it is a minute late" in found.message
+    (unknown,) = problems(vault=VaultHealth(clock_difference=None), doubt="Vault has not told its time")
+    assert unknown.reason == "CLOCK_UNCERTAIN"
+    (away,) = problems(vault=VaultHealth(problem="no answer"), doubt="Vault has not told its time")
+    assert away.reason == "VAULT_NOT_READY"
 
 
 def test_a_vault_that_cannot_be_used() -> None:
