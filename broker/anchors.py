@@ -130,7 +130,9 @@ class Anchors:
                 Step.ANCHOR_ADOPT, self._store.write(lambda conn: _adopt(conn, anchor, self._clock.now()))
             )
         except Exception:
-            await self._retract(anchor)
+            # The accessor may have been stored all the same.
+            with contextlib.suppress(BrokerError):
+                await self.retire(anchor, "record.failed")
             raise
         if not usable:
             raise TaskEnded("the task ended while its anchor was made")

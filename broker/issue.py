@@ -259,7 +259,7 @@ class Issuer:
         refusal = await self._record(
             Step.ISSUE_INTEND,
             lambda conn: record.intend(conn, call, decided, held),
-            otherwise=lambda: self._undo.token(holder.accessor),
+            otherwise=lambda: self._undo.unrecorded(anchor, held),
         )
         if refusal is not None:
             await self._undo.token(holder.accessor)
@@ -273,7 +273,7 @@ class Issuer:
         refusal = await self._record(
             Step.ISSUE_COMPLETE,
             lambda conn: record.complete(conn, call, decided, issuance),
-            otherwise=lambda: self._undo.token(holder.accessor, issuance.lease_id),
+            otherwise=lambda: self._undo.unrecorded(anchor, issuance),
         )
         return self._respond(decided, issuance, minted, refusal)
 

@@ -7,8 +7,10 @@ deadline of a request bounds it.
 """
 
 import contextlib
+from typing import Final
 
 import structlog
+from sqlalchemy import Connection
 
 from broker import deadline, revoke
 from broker.anchors import Anchors
@@ -19,7 +21,9 @@ from broker.mint.vault import VaultClient
 from broker.model import Anchor, Issuance, Revocability
 from broker.revoke import Revoker
 from broker.step import Step, step
-from broker.store import Store
+from broker.store import Store, issuances
+
+RECORD_FAILED: Final = "record.failed"
 
 log = structlog.get_logger(__name__)
 
@@ -49,11 +53,25 @@ class Undo:
         self._revoker.wake()
 
     async def unrecorded(self, anchor: Anchor, issuance: Issuance) -> None:
-        """Revoke what could not be recorded, with its anchor where there is no other way."""
-        if issuance.accessor is not None:
-            await self.token(issuance.accessor, issuance.lease_id)
+        """Revoke what could not be recorded, with its anchor where there is no other way.
+
+        The database may have kept the record and failed to say so; then its
+        end is recorded as well, and the request can be made again.
+        """
+        now = self._clock.now()
+        if issuance.accessor is None:
+            await self.anchor(anchor, RECORD_FAILED)
         else:
-            await self.anchor(anchor, "record.failed")
+            await self.token(issuance.accessor, issuance.lease_id)
+
+        def end(conn: Connection) -> None:
+            issuances.release_request(conn, issuance.id)
+            if issuance.accessor is not None:
+                revoke.queue_issuance(conn, issuance, RECORD_FAILED, now)
+
+        with contextlib.suppress(BrokerError):
+            await step(Step.UNDO_QUEUE, self._store.write(end))
+        self._revoker.wake()
 
     async def perhaps_made(self, anchor: Anchor, revocability: Revocability) -> None:
         """Revoke what Vault may have made without saying so.

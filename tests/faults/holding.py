@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import grpc
-from credbroker.v1 import audit_service_pb2, credential_service_pb2, issuance_pb2, task_pb2, task_service_pb2
+from credbroker.v1 import (
+    audit_event_pb2,
+    audit_service_pb2,
+    credential_service_pb2,
+    issuance_pb2,
+    task_pb2,
+    task_service_pb2,
+)
 from grpc_health.v1 import health_pb2
 
 from tests.fixtures.waiting import until
@@ -30,8 +37,9 @@ class Holder:
     task: str
     held: dict[str, credential_service_pb2.IssueCredentialResponse]
 
-    async def issue(self, kind: str) -> credential_service_pb2.IssueCredentialResponse:
-        return await self.agent.issue(SCOPES_OF_KINDS[kind], task_id=self.task, parameters=parameters_of(kind))
+    async def issue(self, kind: str, request_id: str = "") -> credential_service_pb2.IssueCredentialResponse:
+        scope, parameters = SCOPES_OF_KINDS[kind], parameters_of(kind)
+        return await self.agent.issue(scope, task_id=self.task, parameters=parameters, request_id=request_id)
 
     def id_of(self, kind: str) -> str:
         return self.held[kind].credential.issuance_id
@@ -54,9 +62,15 @@ class Holder:
         return reply.task
 
     async def record(self, kind: str) -> issuance_pb2.Issuance:
+        return (await self._audit(kind)).issuance
+
+    async def events(self, kind: str) -> list[audit_event_pb2.AuditEvent]:
+        return list((await self._audit(kind)).events)
+
+    async def _audit(self, kind: str) -> audit_service_pb2.GetIssuanceResponse:
         request = audit_service_pb2.GetIssuanceRequest(id=self.id_of(kind))
         reply: audit_service_pb2.GetIssuanceResponse = await self.auditor.audit.GetIssuance(request)
-        return reply.issuance
+        return reply
 
     async def revocation(self) -> int:
         """How far taking back everything of the task is."""
