@@ -95,10 +95,8 @@ class Anchors:
         self.forget(anchor)
         await self._retract(anchor)
         now = self._clock.now()
-        record = _record(anchor.id, anchor.task_id, anchor.role, self._replica, anchor.expires_at, now)
-        active = _activated(record, anchor)
         await step(
-            Step.ANCHOR_RETIRE, self._store.write(lambda conn: revoke.queue_anchors(conn, [active], reason, now))
+            Step.ANCHOR_RETIRE, self._store.write(lambda conn: revoke.queue_anchors(conn, [anchor.id], reason, now))
         )
 
     async def _make(self, task: Task, role: str, begin: Begin | None) -> Anchor:
@@ -158,19 +156,6 @@ def _record(anchor_id: str, task_id: str, role: str, replica: str, expires_at: d
     )
 
 
-def _activated(record: AnchorRecord, anchor: Anchor) -> AnchorRecord:
-    return AnchorRecord(
-        id=record.id,
-        task_id=record.task_id,
-        role=record.role,
-        replica=record.replica,
-        state=AnchorState.ACTIVE,
-        accessor=anchor.accessor,
-        created_at=record.created_at,
-        expires_at=anchor.expires_at,
-    )
-
-
 def _intend(conn: Connection, record: AnchorRecord, begin: Begin | None) -> None:
     if begin is not None:
         begin(conn)
@@ -186,6 +171,5 @@ def _adopt(conn: Connection, anchor: Anchor, now: datetime) -> bool:
     anchors.activate(conn, anchor.id, anchor.accessor, anchor.expires_at)
     if task is not None and task.state is TaskState.ACTIVE:
         return True
-    records = [record for record in anchors.of_task(conn, anchor.task_id) if record.id == anchor.id]
-    revoke.queue_anchors(conn, records, "task.ended_while_minting", now)
+    revoke.queue_anchors(conn, [anchor.id], "task.ended_while_minting", now)
     return False

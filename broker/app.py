@@ -2,10 +2,11 @@
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -22,15 +23,17 @@ from broker.gauges import Gauges
 from broker.holding import Holdings
 from broker.identify import Identify
 from broker.issue import Issuer
+from broker.lease import Lease
 from broker.locks import Locks
 from broker.mint import MAPPINGS
 from broker.mint.login import VaultLogin
 from broker.mint.vault import VaultClient
 from broker.model import AuditEvent
+from broker.outbox import Revoker
 from broker.policy import PolicyCache
 from broker.presence import Presence, replica_name
 from broker.query import Query
-from broker.revoke import Revoker
+from broker.reap import Reaper
 from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.serve.observing import Observer
@@ -39,6 +42,7 @@ from broker.serve.services import Workflows, build
 from broker.status import Status
 from broker.step import observe
 from broker.store import Store, events
+from broker.store.installation import installation_id
 from broker.sweep import Sweeper
 from broker.takeback import Takeback
 from broker.tasks import Tasks
@@ -50,6 +54,27 @@ MIN_KEY_BYTES: Final = 32
 MAX_KEY_BYTES: Final = 4096
 
 log = structlog.get_logger(__name__)
+
+
+class _Duty(Protocol):
+    """Work in the background."""
+
+    def start(self) -> asyncio.Task[None]: ...
+
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the workflows stand on."""
+
+    store: Store
+    vault: VaultClient
+    looker: VaultClient | None
+    guard: ClockGuard
+    attestation: Attestation
+    installation: str
+    key: Secret[bytes]
 
 
 class App:
@@ -70,6 +95,7 @@ class App:
         self._exit = AsyncExitStack()
         self._background: list[asyncio.Task[None]] = []
         self._logins: list[VaultLogin] = []
+        self._leases: list[Lease] = []
 
     @classmethod
     async def start(
@@ -115,61 +141,37 @@ class App:
 
     async def _build(self) -> None:
         settings, clock, held = self._settings, self._clock, self._exit
-        key = read_key(settings.fingerprint_key_file)
-        store = await self._store()
-        vault = await self._vault(settings.vault.auth)
-        reaper = await self._vault(settings.vault.reaper_auth) if settings.vault.reaper_auth else None
-        guard = await self._clock_guard(vault)
-        attestation = Attestation(settings.attestors, clock)
-        held.push_async_callback(attestation.close)
-
-        rules = PolicyCache(lambda record: compile_scope(record, parse_document(record.document, MAPPINGS)))
-        anchors = Anchors(store, vault, clock, self.name)
-        revoker = Revoker(store, vault, clock)
-        sweeper = Sweeper(store, anchors, revoker, clock, reaper)
-        presence = Presence(store, clock, self.name, RELEASE)
-        wait = settings.limits.revocation_wait
-        undo = Undo(store, vault, anchors, revoker, clock)
-        issuer = Issuer(store, vault, rules, anchors, revoker, undo, key)
-        workflows = Workflows(
-            tasks=Tasks(store, rules, anchors, revoker, wait),
-            issuer=issuer,
-            holdings=Holdings(store, vault, rules, revoker, wait),
-            scopes=Scopes(store, rules),
-            locks=Locks(store, revoker),
-            takeback=Takeback(store),
-            status=Status(store, vault, guard, self.name, RELEASE),
-            query=Query(store),
-        )
+        parts = await self._parts()
+        workflows, duties = self._workflows(parts)
 
         async def record(event: AuditEvent) -> None:
-            await store.write(lambda conn: events.append(conn, [event]))
+            await parts.store.write(lambda conn: events.append(conn, [event]))
 
         async def ready() -> None:
-            await store.check()
-            await vault.check()
-            guard.check()
-            await attestation.check()
+            await parts.store.check()
+            await parts.vault.check()
+            parts.guard.check()
+            await parts.attestation.check()
 
         server = Server(
             settings,
             build(workflows, settings),
-            identify=Identify(attestation, RoleRules(settings.access), store),
+            identify=Identify(parts.attestation, RoleRules(settings.access), parts.store),
             record=record,
             ready=ready,
-            trust_bundle=attestation.trust_bundle_pem,
+            trust_bundle=parts.attestation.trust_bundle_pem,
             clock=clock,
-            check_clock=guard.check,
+            check_clock=parts.guard.check,
             observers=self._observers(),
             share_ports=self._share_ports,
         )
-        for loop in (presence, revoker, sweeper):
-            self._background.append(loop.start())
-            held.push_async_callback(loop.stop)
-        held.push_async_callback(issuer.drain)
-        self._background.append(asyncio.create_task(self._reload(attestation), name="reload"))
+        for duty in duties:
+            self._background.append(duty.start())
+            held.push_async_callback(duty.stop)
+        held.push_async_callback(workflows.issuer.drain)
+        self._background.append(asyncio.create_task(self._reload(parts.attestation), name="reload"))
         held.callback(self._background[-1].cancel)
-        await self._measure(store, server, guard)
+        await self._measure(parts, server)
         held.push_async_callback(server.drain)
         await self._listen(server)
 
@@ -198,7 +200,7 @@ class App:
             observers.append(tracing.observe_request)
         return observers
 
-    async def _measure(self, store: Store, server: Server, guard: ClockGuard) -> None:
+    async def _measure(self, parts: _Parts, server: Server) -> None:
         """Keep the gauges fresh, and let them be scraped, unless whoever started this process does that."""
         if self._settings.metrics is None:
             return
@@ -208,26 +210,19 @@ class App:
             return metrics.Reading(
                 ready=server.is_ready,
                 requests=server.requests,
-                writes_waiting=store.writes_waiting,
-                reads=store.reads_in_progress,
+                writes_waiting=parts.store.writes_waiting,
+                reads=parts.store.reads_in_progress,
                 vault_token_left=min(login.seconds_left for login in self._logins),
-                clock_difference=guard.difference,
-                leases={},
+                clock_difference=parts.guard.difference,
+                leases={lease.name: lease.is_held for lease in self._leases},
             )
 
-        gauges = Gauges(store, self._clock, reading)
+        gauges = Gauges(parts.store, self._clock, reading)
         self._background.append(gauges.start())
         self._exit.push_async_callback(gauges.stop)
         if not scrape.one_of_several():
             listening = scrape.listening(self._settings.metrics.address, metrics.render)
             self.addresses["metrics"] = await self._exit.enter_async_context(listening)
-
-    async def _store(self) -> Store:
-        store = Store(Secret(self._settings.database.url.get_secret_value()))
-        await store.start()
-        self._exit.push_async_callback(store.close)
-        await store.check()
-        return store
 
     async def _clock_guard(self, vault: VaultClient) -> ClockGuard:
         """Return what compares the clocks, once Vault has told its time, before anything is decided by ours."""
@@ -235,13 +230,64 @@ class App:
             await vault.check()
         return ClockGuard(vault.clock_difference, self._settings.vault.max_clock_difference, self._clock)
 
-    async def _vault(self, auth: VaultAuth) -> VaultClient:
+    async def _parts(self) -> _Parts:
+        """Build what the workflows stand on."""
+        settings, held = self._settings, self._exit
+        key = read_key(settings.fingerprint_key_file)
+        store = Store(Secret(settings.database.url.get_secret_value()))
+        await store.start()
+        held.push_async_callback(store.close)
+        await store.check()
+        installation = await store.read(installation_id)
+        vault = await self._vault(settings.vault.auth, installation)
+        reaper_auth = settings.vault.reaper_auth
+        looker = await self._vault(reaper_auth, installation) if reaper_auth else None
+        guard = await self._clock_guard(vault)
+        attestation = Attestation(settings.attestors, self._clock)
+        held.push_async_callback(attestation.close)
+        return _Parts(store, vault, looker, guard, attestation, installation, key)
+
+    def _workflows(self, parts: _Parts) -> tuple[Workflows, tuple[_Duty, ...]]:
+        """Build the workflows, and what goes on in the background."""
+        settings, clock, store, vault = self._settings, self._clock, parts.store, parts.vault
+        rules = PolicyCache(lambda record: compile_scope(record, parse_document(record.document, MAPPINGS)))
+        anchors = Anchors(store, vault, clock, self.name)
+        revoker = Revoker(store, vault, clock, self.name)
+        undo = Undo(store, vault, anchors, revoker, clock)
+        locks = Locks(store, revoker, clock)
+        wait = settings.limits.revocation_wait
+        workflows = Workflows(
+            tasks=Tasks(store, rules, anchors, revoker, wait),
+            issuer=Issuer(store, vault, rules, anchors, revoker, undo, parts.key),
+            holdings=Holdings(store, vault, rules, revoker, wait),
+            scopes=Scopes(store, rules),
+            locks=locks,
+            takeback=Takeback(store),
+            status=Status(store, vault, parts.guard, self.name, RELEASE),
+            query=Query(store),
+        )
+        presence = Presence(store, clock, self.name, RELEASE)
+        sweep, reap = self._leases = [Lease(store, clock, name, self.name) for name in ("sweep", "reap")]
+        sweeper = Sweeper(store, anchors, revoker, locks, clock, sweep, parts.guard.in_doubt)
+        reaper = Reaper(
+            store,
+            vault,
+            parts.looker,
+            revoker,
+            clock,
+            reap,
+            settings.vault.reap_interval,
+            parts.installation,
+        )
+        return workflows, (presence, revoker, sweeper, reaper)
+
+    async def _vault(self, auth: VaultAuth, installation: str) -> VaultClient:
         settings: Vault = self._settings.vault
         login = VaultLogin(settings, auth, self._clock)
         await login.start()
         self._logins.append(login)
         self._exit.push_async_callback(login.stop)
-        client = VaultClient(settings, login, self._clock)
+        client = VaultClient(settings, login, self._clock, installation)
         self._exit.push_async_callback(client.close)
         return client
 

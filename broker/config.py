@@ -108,6 +108,8 @@ class Vault(Strict):
         reaper_auth: A second identity that may list token accessors. Without
             it, a token whose creation was cut off by a crash dies at its
             maximum time to live instead of at once.
+        reap_interval: How often Vault's books are compared with the records,
+            with that second identity.
         timeout: For one call.
         max_clock_difference: Beyond it, between the broker's clock and Vault's,
             nothing is issued and nothing is ended by time.
@@ -119,6 +121,7 @@ class Vault(Strict):
     public_address: HttpsUrl | None = None
     auth: VaultAuth
     reaper_auth: VaultAuth | None = None
+    reap_interval: Duration = timedelta(minutes=5)
     timeout: Duration = timedelta(seconds=5)
     max_clock_difference: Duration = timedelta(seconds=30)
 

@@ -13,8 +13,8 @@ from broker.errors import IssuanceEnded, IssuanceNotFound, NotRenewable, NotRevo
 from broker.mint import KINDS
 from broker.mint.vault import VaultClient
 from broker.model import Issuance, IssuanceState, Revocability, Task, TaskState
+from broker.outbox import Revoker
 from broker.policy import Policy, PolicyCache
-from broker.revoke import Revoker
 from broker.step import Step, step
 from broker.store import Store, events, issuances, tasks
 from broker.tasks import view

@@ -53,9 +53,9 @@ from broker.model import (
     TaskSpec,
     TaskState,
 )
+from broker.outbox import Revoker
 from broker.policy import Policy, PolicyCache, PolicyChanged
 from broker.record import Decided
-from broker.revoke import Revoker
 from broker.secret import Secret, fingerprint
 from broker.step import Step, step
 from broker.store import Store, events, issuances, tasks

@@ -32,12 +32,15 @@ class Lease:
     Args:
         name: Of the work.
         holder: Name of this replica.
+
+    Attributes:
+        name: Of the work.
     """
 
     def __init__(self, store: Store, clock: Clock, name: str, holder: str) -> None:
         self._store = store
         self._clock = clock
-        self._name = name
+        self.name = name
         self._holder = holder
         self._epoch: int | None = None
         self._extend_at = 0.0
@@ -58,14 +61,14 @@ class Lease:
             return True
         now, asked_at = self._clock.now(), self._clock.monotonic()
         if epoch is not None and not await self._store.write(
-            lambda conn: leases.extend(conn, self._name, epoch, now + LIFE)
+            lambda conn: leases.extend(conn, self.name, epoch, now + LIFE)
         ):
             self._lose()
         if self._epoch is None:
-            self._epoch = await self._store.write(lambda conn: leases.take(conn, self._name, self._holder, now, LIFE))
+            self._epoch = await self._store.write(lambda conn: leases.take(conn, self.name, self._holder, now, LIFE))
             if self._epoch is None:
                 return False
-            log.info("took over work", work=self._name, epoch=self._epoch)
+            log.info("took over work", work=self.name, epoch=self._epoch)
         self._extend_at = asked_at + LIFE.total_seconds() / 3
         return True
 
@@ -79,7 +82,7 @@ class Lease:
         epoch = self._epoch
 
         def fenced(conn: Connection) -> T:
-            if epoch is None or not leases.held(conn, self._name, epoch):
+            if epoch is None or not leases.held(conn, self.name, epoch):
                 raise LeaseLost
             return work(conn)
 
@@ -96,10 +99,10 @@ class Lease:
             return
         now = self._clock.now()
         try:
-            await self._store.write(lambda conn: leases.release(conn, self._name, epoch, now))
+            await self._store.write(lambda conn: leases.release(conn, self.name, epoch, now))
         except BrokerError as error:
-            log.warning("a lease could not be given back, it runs out", work=self._name, reason=error.detail)
+            log.warning("a lease could not be given back, it runs out", work=self.name, reason=error.detail)
 
     def _lose(self) -> None:
-        log.warning("another replica took over work", work=self._name, epoch=self._epoch)
+        log.warning("another replica took over work", work=self.name, epoch=self._epoch)
         self._epoch = None

@@ -1,22 +1,43 @@
 """Locks: the kill switch. From its commit on nothing is issued, and what is out is taken back."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Final
 
 from sqlalchemy import Connection
 
-from broker import deadline, revoke
-from broker.audit import Call
-from broker.audit.catalogue import LOCK_CREATED, LOCK_LIFTED, TASK_LOCKED
+from broker import deadline
+from broker.audit import Call, broker_event
+from broker.audit.catalogue import LOCK_CREATED, LOCK_ENFORCED, LOCK_LIFTED, TASK_LOCKED
 from broker.authorize import check_pattern, matches_agent
+from broker.clock import Clock
 from broker.errors import FieldViolation, InvalidArgument, LockNotFound
 from broker.ids import new_id
-from broker.model import AnchorRecord, Issuance, Lock, LockKind, Page, Task, TaskState
-from broker.revoke import Revoker
-from broker.store import Store, anchors, events, issuances, locks, tasks
+from broker.model import AuditEvent, JsonValue, Lock, LockKind, Page, Selection, Task, TaskState
+from broker.outbox import Revoker
+from broker.revoke import queue_selection
+from broker.step import Step, step
+from broker.store import Store, events, locks, tasks
 from broker.store import policy as revisions
 from broker.store.paging import PageOf
-from broker.tasks import end
+from broker.tasks import end, requested
+
+CHUNK: Final = 500
+"""Most tasks or issuances that one transaction takes back: the others' commits wait for it."""
+
+_BEFORE_ALL = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """How much a lock ended."""
+
+    tasks: int = 0
+    issuances: int = 0
+
+    def __add__(self, other: "TakenBack") -> "TakenBack":
+        return TakenBack(self.tasks + other.tasks, self.issuances + other.issuances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +50,12 @@ class CreatedLock:
 
 
 class Locks:
-    """What admins do with locks."""
+    """What admins do with locks, and the broker by itself."""
 
-    def __init__(self, store: Store, revoker: Revoker) -> None:
+    def __init__(self, store: Store, revoker: Revoker, clock: Clock) -> None:
         self._store = store
         self._revoker = revoker
+        self._clock = clock
 
     async def create(self, call: Call, kind: LockKind, target: str, reason: str, ttl: timedelta | None) -> CreatedLock:
         """Lock an agent, agents by pattern, a task or a scope.
@@ -55,10 +77,11 @@ class Locks:
             created_at=call.now,
             expires_at=call.now + ttl if ttl is not None else None,
         )
+        event = call.event(LOCK_CREATED, attributes=facts(lock))
         with deadline.lifted():
-            created = await self._store.write(lambda conn: _create(conn, call, lock))
-        self._revoker.wake()
-        return created
+            await step(Step.LOCK_CREATE, self._store.write(lambda conn: store_lock(conn, lock, event)))
+            taken = await self.enforce(lock, call.event(LOCK_ENFORCED))
+        return CreatedLock(lock, ended_tasks=taken.tasks, revoked_issuances=taken.issuances)
 
     async def list(self, call: Call, page: Page) -> PageOf[Lock]:
         """Return a page of the locks in force, newest first."""
@@ -75,60 +98,114 @@ class Locks:
             lock = locks.lift(conn, lock_id, call.uri, call.now)
             if lock is not None:
                 revisions.raise_revision(conn)
-                events.append(conn, [call.event(LOCK_LIFTED, attributes=_facts(lock))])
+                events.append(conn, [call.event(LOCK_LIFTED, attributes=facts(lock))])
             return lock
 
         if await self._store.write(lift) is None:
             raise LockNotFound(f"no lock {lock_id} in force")
 
+    async def enforce_all(self) -> None:
+        """Take back whatever is out under any lock in force: what a process that died left out."""
+        now = self._clock.now()
+        for lock in await self._store.read(lambda conn: locks.in_force(conn, now)):
+            await self.enforce(lock, broker_event(LOCK_ENFORCED, now))
 
-def _create(conn: Connection, call: Call, lock: Lock) -> CreatedLock:
+    async def enforce(self, lock: Lock, cause: AuditEvent) -> TakenBack:
+        """Take back what is out under a lock, in parts that keep no other commit waiting for long.
+
+        Nothing new comes under the lock meanwhile: it is in force.
+
+        Args:
+            lock: A lock that is in force.
+            cause: The event, recorded for each part with what the part took back.
+        """
+        if lock.kind is LockKind.SCOPE:
+            return await self._take_back_scope(lock, cause)
+        total, after = TakenBack(), _BEFORE_ALL
+        while True:
+            found = await step(Step.LOCK_FIND, self._store.read(_finding(lock, after)))
+            held = [task for task in found if lock.kind is not LockKind.AGENT_PATTERN or _matches(lock, task)]
+            if held:
+                taken = await step(Step.LOCK_ENFORCE, self._store.write(_ending(lock, held, cause)))
+                self._revoker.wake()
+                total += taken
+            if len(found) < CHUNK:
+                return total
+            after = found[-1].id
+
+    async def _take_back_scope(self, lock: Lock, cause: AuditEvent) -> TakenBack:
+        total = TakenBack()
+        while True:
+            taken = await step(Step.LOCK_ENFORCE, self._store.write(_revoking(lock, cause)))
+            if taken.issuances == 0:
+                return total
+            self._revoker.wake()
+            total += taken
+
+
+def store_lock(conn: Connection, lock: Lock, event: AuditEvent) -> None:
+    """Put a lock in force: no issuance can commit after this that was decided without it."""
     locks.insert(conn, lock)
-    # Before anything is looked up: from here on no issuance can commit that was
-    # decided without this lock, so none can be missed below.
     revisions.raise_revision(conn)
-    if lock.kind is LockKind.SCOPE:
-        held: list[Task] = []
-        moved = _take_back_scope(conn, call, lock)
-    else:
-        held = _held_tasks(conn, lock)
-        moved = []
-        for task in held:
-            event = replace(call.event(TASK_LOCKED, reason=f"lock {lock.id}"), task_id=task.id, agent=task.agent)
-            moved += end(conn, task.id, TaskState.LOCKED, call.now, event) or []
-    facts = {**_facts(lock), "ended_tasks": len(held), "revoked_issuances": len(moved)}
-    events.append(conn, [call.event(LOCK_CREATED, attributes=facts)])
-    return CreatedLock(lock, ended_tasks=len(held), revoked_issuances=len(moved))
+    events.append(conn, [event])
 
 
-def _held_tasks(conn: Connection, lock: Lock) -> list[Task]:
-    if lock.kind is LockKind.AGENT:
-        return tasks.active(conn, agent=lock.target)
-    if lock.kind is LockKind.TASK:
-        task = tasks.get(conn, lock.target)
-        return [task] if task is not None and task.state is TaskState.ACTIVE else []
-    return [task for task in tasks.active(conn) if matches_agent(lock.target, task.agent)]
-
-
-def _take_back_scope(conn: Connection, call: Call, lock: Lock) -> list[Issuance]:
-    """Revoke the anchors that the scope's credentials hang from; their tasks go on."""
-    wanted = {issuance.anchor_id: issuance.task_id for issuance in issuances.live_of_scope(conn, lock.target)}
-    records: list[AnchorRecord] = [
-        record
-        for task_id in sorted(set(wanted.values()))
-        for record in anchors.of_task(conn, task_id)
-        if record.id in wanted
-    ]
-    return revoke.queue_anchors(conn, records, f"lock {lock.id}", call.now)
-
-
-def _facts(lock: Lock) -> dict[str, str | int]:
-    facts: dict[str, str | int] = {
+def facts(lock: Lock) -> dict[str, str | int]:
+    """Return what an event says of a lock."""
+    said: dict[str, str | int] = {
         "lock_id": lock.id,
         "kind": lock.kind.value,
         "target": lock.target,
         "reason": lock.reason,
     }
     if lock.expires_at is not None:
-        facts["expires_at"] = lock.expires_at.isoformat()
-    return facts
+        said["expires_at"] = lock.expires_at.isoformat()
+    return said
+
+
+def _matches(lock: Lock, task: Task) -> bool:
+    return matches_agent(lock.target, task.agent)
+
+
+def _finding(lock: Lock, after: str) -> Callable[[Connection], list[Task]]:
+    """Look for active tasks that a lock may hold: a part of them, those after an identifier."""
+
+    def find(conn: Connection) -> list[Task]:
+        if lock.kind is LockKind.TASK:
+            task = tasks.get(conn, lock.target)
+            return [task] if task is not None and task.state is TaskState.ACTIVE else []
+        agent = lock.target if lock.kind is LockKind.AGENT else None
+        return tasks.active_after(conn, after, CHUNK, agent=agent)
+
+    return find
+
+
+def _ending(lock: Lock, held: Sequence[Task], cause: AuditEvent) -> Callable[[Connection], TakenBack]:
+    def work(conn: Connection) -> TakenBack:
+        because = replace(cause, type=TASK_LOCKED, reason=f"lock {lock.id}")
+        ended = end(conn, [task.id for task in held], TaskState.LOCKED, cause.time, because)
+        return _note(conn, lock, cause, TakenBack(len(ended.tasks), len(ended.issuances)))
+
+    return work
+
+
+def _revoking(lock: Lock, cause: AuditEvent) -> Callable[[Connection], TakenBack]:
+    def work(conn: Connection) -> TakenBack:
+        because = replace(cause, reason=f"lock {lock.id}")
+        moved = queue_selection(conn, Selection(scope=lock.target), because.reason, cause.time, CHUNK)
+        events.append(conn, requested(moved, because))
+        return _note(conn, lock, cause, TakenBack(0, len(moved)))
+
+    return work
+
+
+def _note(conn: Connection, lock: Lock, cause: AuditEvent, taken: TakenBack) -> TakenBack:
+    if taken != TakenBack():
+        said: dict[str, JsonValue] = {
+            **cause.attributes,
+            "lock_id": lock.id,
+            "ended_tasks": taken.tasks,
+            "revoked_issuances": taken.issuances,
+        }
+        events.append(conn, [replace(cause, id=new_id(), attributes=said)])
+    return taken

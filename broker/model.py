@@ -195,6 +195,28 @@ class Issuance:
     ended_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which credentials are meant: those that have everything that is given."""
+
+    agent: str | None = None
+    scope: str | None = None
+    scope_version: int | None = None
+    task_id: str | None = None
+    issuance_id: str | None = None
+
+    def given(self) -> dict[str, str | int]:
+        """Return what is given, by the names of an issuance's fields."""
+        fields = {
+            "agent": self.agent,
+            "scope": self.scope,
+            "scope_version": self.scope_version,
+            "task_id": self.task_id,
+            "id": self.issuance_id,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
 class AnchorState(StrEnum):
     """CREATING: intent only. ACTIVE: accessor known. REVOKING, GONE: its end."""
 

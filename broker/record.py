@@ -16,7 +16,7 @@ from broker.audit import Call
 from broker.audit.catalogue import CREDENTIAL_ISSUED, CREDENTIAL_MINT_FAILED, CREDENTIAL_REQUESTED
 from broker.authorize import Grant
 from broker.errors import BrokerError, LimitReached, Locked, RequestIdReused, TaskEnded
-from broker.model import Issuance, IssuanceState, JsonValue, Task, TaskState
+from broker.model import AnchorState, Issuance, IssuanceState, JsonValue, Task, TaskState
 from broker.policy import Policy, PolicyChanged
 from broker.store import events, issuances, tasks
 from broker.store import policy as revisions
@@ -45,13 +45,16 @@ class Decided:
     request_id: str | None
 
 
-def recheck(conn: Connection, decided: Decided, now: datetime) -> Refusal:
-    """Return why a decision cannot be recorded any more, or None; holds it so until commit."""
+def recheck(conn: Connection, decided: Decided, anchor_id: str, now: datetime) -> Refusal:
+    """Return why a credential from this anchor cannot be recorded any more, or None; holds it so until commit."""
     if revisions.pin_revision(conn) != decided.rules.revision:
         return PolicyChanged()
-    task = tasks.pin(conn, decided.task.id)
-    if task is None or task.state is not TaskState.ACTIVE:
+    pinned = tasks.pin_with_anchor(conn, decided.task.id, anchor_id)
+    if pinned is None or pinned[0].state is not TaskState.ACTIVE:
         return TaskEnded(f"task {decided.task.id} ended while the credential was minted")
+    task, anchor = pinned
+    if anchor is not AnchorState.ACTIVE:
+        return PolicyChanged()  # it would die with its anchor: decide again, for a new one
     if decided.request_id is not None:
         earlier = issuances.by_request(conn, task.agent, decided.request_id)
         if earlier is not None:
@@ -103,7 +106,7 @@ def limit_reached(conn: Connection, grant: Grant, task: Task, now: datetime, *, 
 
 def intend(conn: Connection, call: Call, decided: Decided, intent: Issuance) -> Refusal:
     """Record that a credential is about to be minted."""
-    refusal = recheck(conn, decided, call.now)
+    refusal = recheck(conn, decided, intent.anchor_id, call.now)
     if refusal is None:
         issuances.insert(conn, intent)
         events.append(conn, [call.event(CREDENTIAL_REQUESTED, attributes=_facts(decided, intent))])
@@ -133,7 +136,7 @@ def complete(conn: Connection, call: Call, decided: Decided, issuance: Issuance)
 
 def deliver(conn: Connection, call: Call, decided: Decided, issuance: Issuance) -> Refusal:
     """Record a credential that needed no intent; as undelivered when the decision no longer holds."""
-    refusal = recheck(conn, decided, call.now)
+    refusal = recheck(conn, decided, issuance.anchor_id, call.now)
     if refusal is None:
         issuances.insert(conn, issuance)
         events.append(conn, [call.event(CREDENTIAL_ISSUED, attributes=_facts(decided, issuance))])

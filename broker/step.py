@@ -49,6 +49,10 @@ class Step(StrEnum):
     TASK_HEARTBEAT = "task.heartbeat"
     TASK_COMPLETE = "task.complete"
 
+    LOCK_CREATE = "lock.create"
+    LOCK_FIND = "lock.find"
+    LOCK_ENFORCE = "lock.enforce"
+
     OUTBOX_CLAIM = "outbox.claim"
     OUTBOX_RETRACT = "outbox.retract"
     OUTBOX_CONFIRM = "outbox.confirm"

@@ -1,8 +1,11 @@
-"""The sweeper: ends what is over, and settles what a crash left half done."""
+"""The sweeper: ends what is over, and takes back what a process that died left half done.
+
+One replica does it for all. It reads what is due in parts, so that no
+transaction of it keeps an agent's commit waiting for long.
+"""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -12,14 +15,14 @@ from sqlalchemy import Connection
 from broker import revoke
 from broker.anchors import Anchors
 from broker.audit import broker_event
-from broker.audit.catalogue import CREDENTIAL_EXPIRED, TASK_REVOCATION_CONFIRMED
+from broker.audit.catalogue import CREDENTIAL_EXPIRED
 from broker.clock import Clock
 from broker.errors import BrokerError
-from broker.mint.reap import find_anchors
-from broker.mint.vault import VaultClient
-from broker.model import AnchorRecord, AnchorState, AuditEvent, TaskState
-from broker.revoke import Revoker
-from broker.store import Store, anchors, events, issuances, proofs, tasks
+from broker.lease import Lease, LeaseLost
+from broker.locks import Locks
+from broker.model import AuditEvent, Issuance, TaskState
+from broker.outbox import Revoker
+from broker.store import Store, events, issuances, policy, proofs, tasks
 from broker.tasks import end, ended_by_broker
 
 INTERVAL: Final = 0.5
@@ -29,7 +32,8 @@ ABANDONED: Final = timedelta(seconds=60)
 # A batch token's end is decided by Vault's clock; the record waits this long.
 GRACE: Final = timedelta(seconds=2)
 
-_BATCH: Final = 1000
+CHUNK: Final = 200
+"""Most records that one transaction changes."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +42,8 @@ class Sweeper:
     """Looks at the database again and again, and does what time asks for.
 
     Args:
-        reaper: A Vault client that may list token accessors; None when the
-            configuration has no such identity.
+        lease: Of this work; without it, nothing is done.
+        in_doubt: Whether the clock cannot be trusted: nothing ends by time then.
     """
 
     def __init__(
@@ -47,14 +51,19 @@ class Sweeper:
         store: Store,
         anchors: Anchors,
         revoker: Revoker,
+        locks: Locks,
         clock: Clock,
-        reaper: VaultClient | None,
+        lease: Lease,
+        in_doubt: Callable[[], bool],
     ) -> None:
         self._store = store
         self._anchors = anchors
         self._revoker = revoker
+        self._locks = locks
         self._clock = clock
-        self._reaper = reaper
+        self._lease = lease
+        self._in_doubt = in_doubt
+        self._enforced = -1
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
@@ -63,26 +72,31 @@ class Sweeper:
         return self._loop
 
     async def stop(self) -> None:
-        """End the background work."""
+        """End the background work, and let another replica take it over."""
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
+        await self._lease.release()
 
     async def turn(self) -> None:
-        """Do once what is due now.
+        """Do once what is due now, where this replica is the one that does it.
 
         Raises:
             StoreUnavailable: when the database cannot be reached.
+            LeaseLost: when another replica took over meanwhile.
         """
+        self._anchors.forget_expired(self._clock.now())
+        if not await self._lease.hold():
+            self._enforced = -1
+            return
+        await self._enforce_locks()
+        if self._in_doubt():
+            return
+        await self._in_parts(self._end_tasks)
+        await self._in_parts(self._expire)
+        await self._in_parts(self._settle_intents)
         now = self._clock.now()
-        self._anchors.forget_expired(now)
-        ended = await self._end_tasks(now)
-        expired = await self._store.write(lambda conn: _expire(conn, now))
-        settled = await self._store.write(lambda conn: _settle_intents(conn, now))
-        await self._settle_anchors(now)
-        await self._store.write(lambda conn: proofs.purge(conn, now))
-        if ended or expired or settled:
-            self._revoker.wake()
+        await self._lease.write(lambda conn: proofs.purge(conn, now))
 
     async def _run(self) -> None:
         while True:
@@ -90,85 +104,77 @@ class Sweeper:
                 await self.turn()
             except BrokerError as error:
                 log.warning("sweeping failed, will retry", reason=error.detail)
+            except LeaseLost:
+                pass
             except Exception:
                 log.exception("sweeping failed, will retry")
             await self._clock.sleep(INTERVAL)
 
+    async def _in_parts(self, part: Callable[[datetime], Awaitable[int]]) -> None:
+        """Do a part again and again until one is not full."""
+        while await part(self._clock.now()) >= CHUNK:
+            await self._lease.hold()
+
+    async def _enforce_locks(self) -> None:
+        """Carry on where a replica died while it took back what it had locked."""
+        revision = await self._store.read(policy.revision)
+        if revision != self._enforced:
+            await self._locks.enforce_all()
+            self._enforced = revision
+
     async def _end_tasks(self, now: datetime) -> int:
-        due = await self._store.read(lambda conn: tasks.due(conn, now, _BATCH))
+        due = await self._store.read(lambda conn: tasks.due(conn, now, CHUNK))
+        missed = [task.id for task in due if task.deadline > now]
+        overdue = [task.id for task in due if task.deadline <= now]
+        for state, ids in ((TaskState.HEARTBEAT_MISSED, missed), (TaskState.DEADLINE_EXCEEDED, overdue)):
+            if ids:
+                await self._lease.write(_ending(ids, state, now))
+                self._revoker.wake()
         for task in due:
-            missed = task.deadline > now
-            state = TaskState.HEARTBEAT_MISSED if missed else TaskState.DEADLINE_EXCEEDED
-            event = ended_by_broker(task, state, now)
-            await self._store.write(_ending(task.id, state, now, event))
             self._anchors.forget_task(task.id)
         return len(due)
 
-    async def _settle_anchors(self, now: datetime) -> None:
-        """Find in Vault what was intended by a process that then died."""
-        left = await self._store.read(lambda conn: anchors.creating_before(conn, now - ABANDONED, _BATCH))
-        if not left:
-            return
-        try:
-            found = await find_anchors(self._reaper, [record.id for record in left]) if self._reaper else {}
-        except BrokerError as error:
-            log.warning("abandoned anchors cannot be looked for, will retry", reason=error.detail)
-            return
-        for record in left:
-            accessor = found.get(record.id)
-            # Without an identity that may look, only time proves that nothing is there.
-            if accessor is not None or self._reaper is not None or record.expires_at <= now:
-                await self._store.write(_settling(record, accessor, now))
-        self._revoker.wake()
+    async def _expire(self, now: datetime) -> int:
+        """Record what has run out; what has a token of its own is revoked, so that Vault confirms its end."""
+        over = await self._store.read(lambda conn: issuances.expired(conn, now - GRACE, CHUNK))
+        if over:
+            await self._lease.write(_expiring(over, now))
+            self._revoker.wake()
+        return len(over)
+
+    async def _settle_intents(self, now: datetime) -> int:
+        """Take back what a process was minting when it died."""
+        left = await self._store.read(lambda conn: issuances.minting_before(conn, now - ABANDONED, CHUNK))
+        if left:
+            ids = [issuance.id for issuance in left]
+            await self._lease.write(lambda conn: revoke.queue_issuances(conn, ids, "mint.interrupted", now))
+            self._revoker.wake()
+        return len(left)
 
 
-def _ending(task_id: str, state: TaskState, now: datetime, event: AuditEvent) -> Callable[[Connection], object]:
-    return lambda conn: end(conn, task_id, state, now, event)
+def _ending(ids: Sequence[str], state: TaskState, now: datetime) -> Callable[[Connection], object]:
+    return lambda conn: end(conn, ids, state, now, ended_by_broker(state, now))
 
 
-def _expire(conn: Connection, now: datetime) -> int:
-    """Record what has run out; what has a token of its own is revoked, so that Vault confirms its end."""
-    over = issuances.expired(conn, now - GRACE, _BATCH)
-    for issuance in over:
-        if issuance.accessor is not None:
-            revoke.queue_issuance(conn, issuance, revoke.EXPIRED, now)
-    silent = [issuance for issuance in over if issuance.accessor is None]
-    issuances.expire(conn, [issuance.id for issuance in silent], now)
-    events.append(
-        conn,
-        [
-            broker_event(
-                CREDENTIAL_EXPIRED,
-                now,
-                agent=issuance.agent,
-                task_id=issuance.task_id,
-                issuance_id=issuance.id,
-                scope=issuance.scope,
-                scope_version=issuance.scope_version,
-                attributes={"confirmed_by": "time"},
-            )
-            for issuance in silent
-        ],
+def _expiring(over: Sequence[Issuance], now: datetime) -> Callable[[Connection], None]:
+    own = [issuance.id for issuance in over if issuance.accessor is not None]
+    silent = [issuance.id for issuance in over if issuance.accessor is None]
+
+    def expire(conn: Connection) -> None:
+        revoke.queue_issuances(conn, own, revoke.EXPIRED, now)
+        events.append(conn, [_expired(issuance, now) for issuance in issuances.expire(conn, silent, now)])
+
+    return expire
+
+
+def _expired(issuance: Issuance, now: datetime) -> AuditEvent:
+    return broker_event(
+        CREDENTIAL_EXPIRED,
+        now,
+        agent=issuance.agent,
+        task_id=issuance.task_id,
+        issuance_id=issuance.id,
+        scope=issuance.scope,
+        scope_version=issuance.scope_version,
+        attributes={"confirmed_by": "time"},
     )
-    return len(over)
-
-
-def _settle_intents(conn: Connection, now: datetime) -> int:
-    """Take back what a process was minting when it died."""
-    left = issuances.minting_before(conn, now - ABANDONED, _BATCH)
-    for issuance in left:
-        revoke.queue_issuance(conn, issuance, "mint.interrupted", now)
-    return len(left)
-
-
-def _settling(record: AnchorRecord, accessor: str | None, now: datetime) -> Callable[[Connection], None]:
-    def settle(conn: Connection) -> None:
-        if accessor is None:
-            anchors.set_state(conn, record.id, AnchorState.GONE)
-            if tasks.confirm_revoked(conn, record.task_id, now):
-                events.append(conn, [broker_event(TASK_REVOCATION_CONFIRMED, now, task_id=record.task_id)])
-        elif anchors.activate(conn, record.id, accessor, record.expires_at):
-            active = replace(record, state=AnchorState.ACTIVE, accessor=accessor)
-            revoke.queue_anchors(conn, [active], "anchor.abandoned", now)
-
-    return settle

@@ -1,6 +1,7 @@
 """Tasks: their start, their heartbeats and their end, which takes everything back."""
 
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -21,8 +22,8 @@ from broker.authorize import TaskView, check_declared, hold
 from broker.errors import Locked, TaskEnded, TaskNotFound
 from broker.ids import new_id
 from broker.model import AuditEvent, Issuance, Page, Role, Task, TaskSpec, TaskState
+from broker.outbox import Revoker
 from broker.policy import Policy, PolicyCache
-from broker.revoke import Revoker
 from broker.step import Step, step
 from broker.store import Store, events, tasks
 from broker.store.paging import PageOf
@@ -98,37 +99,52 @@ def started(call: Call, task: Task) -> AuditEvent:
     )
 
 
-def end(conn: Connection, task_id: str, state: TaskState, now: datetime, event: AuditEvent) -> list[Issuance] | None:
-    """End a task, put up for revocation what it holds, and record both.
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Tasks that were active until now, and the issuances of theirs that were alive."""
 
-    Returns:
-        The issuances that were alive until now; None when the task had ended
-        before, and nothing was changed.
+    tasks: list[Task]
+    issuances: list[Issuance]
+
+
+def end(conn: Connection, task_ids: Sequence[str], state: TaskState, now: datetime, cause: AuditEvent) -> Ended:
+    """End those of these tasks that are active, put up for revocation what they hold, and record all of it.
+
+    Args:
+        conn: The transaction.
+        task_ids: Which tasks.
+        state: How they end.
+        now: When.
+        cause: The event, once; it is recorded for each task as that task's.
     """
-    task = tasks.end(conn, task_id, state, now)
-    if task is None:
-        return None
-    moved = revoke.queue_task(conn, task, event.type, now)
-    events.append(conn, [replace(event, id=new_id()), *(_requested(issuance, event) for issuance in moved)])
-    return moved
+    ended = tasks.end(conn, task_ids, state, now)
+    moved = revoke.queue_tasks(conn, [task.id for task in ended], cause.type, now)
+    records = [replace(cause, id=new_id(), task_id=task.id, agent=task.agent) for task in ended]
+    events.append(conn, [*records, *requested(moved, cause)])
+    return Ended(ended, moved)
 
 
-def ended_by_broker(task: Task, state: TaskState, now: datetime) -> AuditEvent:
-    """Return the event of a task that the broker itself ends."""
-    return broker_event(END_EVENTS[state], now, agent=task.agent, task_id=task.id)
+def ended_by_broker(state: TaskState, now: datetime) -> AuditEvent:
+    """Return the event of tasks that the broker itself ends."""
+    return broker_event(END_EVENTS[state], now)
 
 
-def _requested(issuance: Issuance, cause: AuditEvent) -> AuditEvent:
-    return replace(
-        cause,
-        id=new_id(),
-        type=CREDENTIAL_REVOCATION_REQUESTED,
-        reason=cause.type,
-        agent=issuance.agent,
-        issuance_id=issuance.id,
-        scope=issuance.scope,
-        scope_version=issuance.scope_version,
-    )
+def requested(moved: Iterable[Issuance], cause: AuditEvent) -> list[AuditEvent]:
+    """Return the events that say of issuances that they are to be revoked, and why."""
+    return [
+        replace(
+            cause,
+            id=new_id(),
+            type=CREDENTIAL_REVOCATION_REQUESTED,
+            reason=cause.type,
+            agent=issuance.agent,
+            task_id=issuance.task_id,
+            issuance_id=issuance.id,
+            scope=issuance.scope,
+            scope_version=issuance.scope_version,
+        )
+        for issuance in moved
+    ]
 
 
 class Tasks:
@@ -212,7 +228,7 @@ class Tasks:
         with deadline.lifted():
             await step(
                 Step.TASK_COMPLETE,
-                self._store.write(lambda conn: end(conn, task_id, TaskState.COMPLETED, call.now, event)),
+                self._store.write(lambda conn: end(conn, [task_id], TaskState.COMPLETED, call.now, event)),
             )
         self._anchors.forget_task(task_id)
         await self._revoker.settle(task_id, self._wait)

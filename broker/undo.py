@@ -19,7 +19,7 @@ from broker.errors import BrokerError
 from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
 from broker.model import Anchor, Issuance, Revocability
-from broker.revoke import Revoker
+from broker.outbox import Revoker
 from broker.step import Step, step
 from broker.store import Store, issuances
 

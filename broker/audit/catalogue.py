@@ -25,7 +25,10 @@ SCOPE_UPDATED: Final = "scope.updated"
 SCOPE_DELETED: Final = "scope.deleted"
 SCOPE_ACCESS_EXPLAINED: Final = "scope.access_explained"
 
+UNRECORDED_IN_VAULT: Final = "vault.token_unrecorded"
+
 LOCK_CREATED: Final = "lock.created"
+LOCK_ENFORCED: Final = "lock.enforced"
 LOCK_LIFTED: Final = "lock.lifted"
 
 AUDIT_ISSUANCES_LISTED: Final = "audit.issuances_listed"

@@ -1,47 +1,80 @@
-"""Looking in Vault's books for anchors whose creation was cut off."""
+"""Looking in Vault's books: which tokens there are marked as this broker's."""
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
 from broker.mint.anchor import ANCHOR_META
-from broker.mint.vault import VaultClient
+from broker.mint.children import ISSUANCE_META
+from broker.mint.replies import text
+from broker.mint.vault import INSTALLATION_META, VaultClient
 
 _LOOKERS = 16
 
 
-async def find_anchors(vault: VaultClient, anchor_ids: Collection[str]) -> dict[str, str]:
-    """Return the accessors of those of these anchors that exist in Vault.
+@dataclass(frozen=True, slots=True)
+class FoundToken:
+    """A token in Vault's books that carries this broker's mark.
 
-    Every service token is looked at until all are found, so this is for rare
-    use.
+    Attributes:
+        accessor: Its accessor.
+        anchor_id: The anchor it was made as, if it was.
+        issuance_id: The issuance it was made for, if it was.
+        created_at: When, by Vault's clock.
+    """
+
+    accessor: str
+    anchor_id: str | None
+    issuance_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What looking brought: the broker's own tokens, and accessors of tokens that are not the broker's."""
+
+    own: tuple[FoundToken, ...]
+    foreign: frozenset[str]
+
+
+async def look_up_all(vault: VaultClient, accessors: Iterable[str], installation: str) -> Found:
+    """Look at tokens and tell this broker's from others.
 
     Args:
-        vault: Vault, with an identity that may list token accessors.
-        anchor_ids: Identifiers of anchors, as in the tokens' metadata.
+        vault: Vault, with an identity that may look tokens up.
+        accessors: Which tokens.
+        installation: What this broker's tokens are marked with.
 
     Raises:
         VaultUnavailable: when Vault did not answer.
         MintFailed: when Vault refused.
     """
-    wanted = set(anchor_ids)
-    found: dict[str, str] = {}
-    if not wanted:
-        return found
-    left = iter(await vault.list_accessors())
+    own: list[FoundToken] = []
+    foreign: set[str] = set()
+    left = iter(accessors)
     try:
         async with asyncio.TaskGroup() as lookers:
             for _ in range(_LOOKERS):
-                lookers.create_task(_look(vault, left, wanted, found))
+                lookers.create_task(_look(vault, left, installation, own.append, foreign.add))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
-    return found
+    return Found(tuple(own), frozenset(foreign))
 
 
-async def _look(vault: VaultClient, left: Iterator[str], wanted: set[str], found: dict[str, str]) -> None:
+async def _look(
+    vault: VaultClient,
+    left: Iterator[str],
+    installation: str,
+    own: Callable[[FoundToken], None],
+    foreign: Callable[[str], None],
+) -> None:
     for accessor in left:
-        meta = await vault.token_meta(accessor)
-        anchor_id = meta.get(ANCHOR_META) if meta is not None else None
-        if isinstance(anchor_id, str) and anchor_id in wanted:
-            found[anchor_id] = accessor
-        if len(found) == len(wanted):
-            return
+        token = await vault.look_up_token(accessor)
+        if token is None:
+            continue  # gone meanwhile
+        if text(token.meta, INSTALLATION_META) != installation:
+            foreign(accessor)
+        else:
+            anchor_id, issuance_id = text(token.meta, ANCHOR_META), text(token.meta, ISSUANCE_META)
+            own(FoundToken(accessor, anchor_id, issuance_id, token.created_at))

@@ -46,8 +46,8 @@ class TokenRequest:
     display_name: str
     meta: Mapping[str, str] = field(default_factory=dict)
 
-    def body(self) -> JsonObject:
-        """Return the request as Vault reads it."""
+    def body(self, mark: Mapping[str, str]) -> JsonObject:
+        """Return the request as Vault reads it, with further metadata."""
         body: dict[str, JsonValue] = {
             "type": self.type,
             "policies": list(self.policies),
@@ -55,7 +55,7 @@ class TokenRequest:
             "renewable": self.renewable,
             "no_default_policy": True,
             "display_name": self.display_name,
-            "meta": dict(self.meta),
+            "meta": {**self.meta, **mark},
         }
         if self.max_ttl is not None:
             body["explicit_max_ttl"] = f"{self.max_ttl}s"

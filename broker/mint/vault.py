@@ -1,7 +1,8 @@
 """Vault as the credential kinds see it: a few calls, each of which either worked, was refused or is in doubt."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from broker import config, deadline
@@ -14,6 +15,9 @@ from broker.model import JsonObject, JsonValue
 from broker.secret import Secret
 
 CREATE_TOKEN: Path = ("auth", "token", "create")
+INSTALLATION_META = "credbroker_installation"
+"""The key under which every token that a broker makes names its installation."""
+
 _MAX_LIST_BYTES = 32 * 1024 * 1024
 
 
@@ -29,17 +33,32 @@ class TokenSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KnownToken:
+    """What Vault's books say of a token: its metadata, and when Vault made it by its own clock."""
+
+    meta: dict[str, JsonValue]
+    created_at: datetime
+
+
 class VaultClient:
     """The broker's calls to Vault. To be made while an event loop runs.
+
+    Args:
+        settings: How to reach Vault.
+        tokens: Where the broker's own token comes from.
+        clock: The broker's time.
+        installation: What the tokens it makes are marked with.
 
     Raises:
         ConfigError: when the CA file cannot be used.
     """
 
-    def __init__(self, settings: config.Vault, tokens: TokenSource, clock: Clock) -> None:
+    def __init__(self, settings: config.Vault, tokens: TokenSource, clock: Clock, installation: str = "") -> None:
         self._transport = Transport(settings, clock)
         self._tokens = tokens
         self._clock = clock
+        self._mark = {INSTALLATION_META: installation} if installation else {}
 
     async def close(self) -> None:
         """Close all connections."""
@@ -127,7 +146,7 @@ class VaultClient:
         """
         before = self.now()
         path = CREATE_TOKEN if role is None else (*CREATE_TOKEN, role)
-        reply = await self.call("POST", path, request.body(), token=parent)
+        reply = await self.call("POST", path, request.body(self._mark), token=parent)
         made = read_token(reply, before)
         if made is not None and as_asked(section(reply, "auth"), request, orphan=role is not None):
             return made
@@ -196,10 +215,10 @@ class VaultClient:
             VaultUnavailable: when Vault did not answer.
             VaultRefused: when the broker may not look.
         """
-        return await self.token_meta(accessor) is not None
+        return await self.look_up_token(accessor) is not None
 
-    async def token_meta(self, accessor: str) -> dict[str, JsonValue] | None:
-        """Return the metadata of a token; None when Vault does not know it.
+    async def look_up_token(self, accessor: str) -> KnownToken | None:
+        """Return what Vault's books say of a token; None when Vault does not know it.
 
         Raises:
             VaultUnavailable: when Vault did not answer.
@@ -211,7 +230,10 @@ class VaultClient:
             if refusal.says("invalid accessor"):
                 return None
             raise
-        return section(section(reply, "data"), "meta")
+        data = section(reply, "data")
+        made = data.get("creation_time")
+        seconds = made if isinstance(made, int) else 0
+        return KnownToken(section(data, "meta"), datetime.fromtimestamp(seconds, UTC))
 
     async def knows_lease(self, lease_id: str) -> bool:
         """Return whether Vault still knows a lease.

@@ -1,5 +1,6 @@
 """Anchors, without their secrets."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, update
@@ -26,6 +27,14 @@ _CREATING_BEFORE = (
     .limit(bindparam("limit_"))
 )
 _SET_STATE = update(_table).where(_by_id).values(state=bindparam("state_"))
+_REVOKE = (
+    update(_table)
+    .where(_table.c.state == constant(AnchorState.ACTIVE), _table.c.accessor.is_not(None))
+    .values(state=AnchorState.REVOKING)
+    .returning(*_rows.columns)
+)
+_REVOKE_LISTED = _REVOKE.where(_table.c.id.in_(bindparam("ids_", expanding=True)))
+_REVOKE_OF_TASKS = _REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True)))
 
 
 def insert(conn: Connection, record: AnchorRecord) -> None:
@@ -47,6 +56,16 @@ def of_task(conn: Connection, task_id: str) -> list[AnchorRecord]:
 def creating_before(conn: Connection, before: datetime, limit: int) -> list[AnchorRecord]:
     """Return anchors that are CREATING since before a moment, oldest first."""
     return _rows.all(conn, _CREATING_BEFORE, {"before_": before, "limit_": limit})
+
+
+def revoke(conn: Connection, ids: Sequence[str]) -> list[AnchorRecord]:
+    """Move those of these that are ACTIVE to REVOKING and return them."""
+    return _rows.all(conn, _REVOKE_LISTED, {"ids_": list(ids)}) if ids else []
+
+
+def revoke_of_tasks(conn: Connection, task_ids: Sequence[str]) -> list[AnchorRecord]:
+    """Move the ACTIVE ones of these tasks to REVOKING and return them."""
+    return _rows.all(conn, _REVOKE_OF_TASKS, {"task_ids_": list(task_ids)}) if task_ids else []
 
 
 def set_state(conn: Connection, anchor_id: str, state: AnchorState) -> None:

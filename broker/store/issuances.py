@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, or_, select, text, update
 
-from broker.model import LIVE_ISSUANCES, Issuance, IssuanceState, Page, Revocability
+from broker.model import LIVE_ISSUANCES, Issuance, IssuanceState, Page, Revocability, Selection
 from broker.store import filters, schema
 from broker.store.columns import constant
 from broker.store.paging import Listing, PageOf
@@ -49,24 +50,30 @@ _revoking_values = {
     "end_reason": bindparam("reason_"),
 }
 _REQUEST_REVOCATION = update(_table).where(_by_id, or_(_minting, _active)).values(_revoking_values)
-_REQUEST_REVOCATION_OF_TASK = (
-    update(_table)
-    .where(
-        _table.c.task_id == bindparam("task_id_"),
-        or_(_minting, _active & (_table.c.revocability != Revocability.AT_EXPIRY)),
-    )
-    .values(_revoking_values)
-    .returning(*_rows.columns)
-)
+_revocable = or_(_minting, _active & (_table.c.revocability != Revocability.AT_EXPIRY))
+_REVOKE = update(_table).where(_revocable).values(_revoking_values).returning(*_rows.columns)
+_REVOKE_OF_TASKS = _REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True)))
+_REVOKE_OF_ANCHORS = _REVOKE.where(_table.c.anchor_id.in_(bindparam("anchor_ids_", expanding=True)))
+_REVOKE_LISTED = _REVOKE.where(_listed)
 _RELEASE_REQUEST = update(_table).where(_by_id).values(request_id=None)
 _FAIL = (
     update(_table)
     .where(_by_id, _minting)
     .values(state=IssuanceState.FAILED, end_reason=bindparam("reason_"), ended_at=bindparam("now_"))
 )
-_LIVE_OF_SCOPE = _rows.select(_live, _table.c.scope == bindparam("scope_")).order_by(_table.c.id)
-_LIVE_OF_ANCHOR = _rows.select(_live, _table.c.anchor_id == bindparam("anchor_id_")).order_by(_table.c.id)
-_CONFIRM = update(_table).where(_listed, _revoking).values(state=bindparam("state_"), ended_at=bindparam("now_"))
+_CONFIRM = (
+    update(_table)
+    .where(_listed, _revoking)
+    .values(state=bindparam("state_"), ended_at=bindparam("now_"))
+    .returning(*_rows.columns)
+)
+# What has a token of its own is confirmed by itself.
+_CONFIRM_OF_ANCHOR = (
+    update(_table)
+    .where(_table.c.anchor_id == bindparam("anchor_id_"), _table.c.accessor.is_(None), _revoking)
+    .values(state=IssuanceState.REVOKED, ended_at=bindparam("now_"))
+    .returning(*_rows.columns)
+)
 _EXPIRED = (
     _rows.select(_active, _table.c.expires_at <= bindparam("now_"))
     .order_by(_table.c.expires_at)
@@ -77,6 +84,7 @@ _EXPIRE = (
     update(_table)
     .where(_listed, _active, _table.c.expires_at <= bindparam("now_"))
     .values(state=IssuanceState.EXPIRED, ended_at=_table.c.expires_at)
+    .returning(*_rows.columns)
 )
 _MINTING_BEFORE = (
     _rows.select(_minting, _table.c.created_at < bindparam("before_"))
@@ -164,10 +172,21 @@ def request_revocation(conn: Connection, issuance_id: str, reason: str, now: dat
     return conn.execute(_REQUEST_REVOCATION, {"id_": issuance_id, "reason_": reason, "now_": now}).rowcount == 1
 
 
-def request_revocation_of_task(conn: Connection, task_id: str, reason: str, now: datetime) -> list[Issuance]:
-    """Move what a task has MINTING or ACTIVE to REVOKING and return it, except what can only expire."""
-    values = {"task_id_": task_id, "reason_": reason, "now_": now}
-    return _rows.all(conn, _REQUEST_REVOCATION_OF_TASK, values)
+def revoke(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
+    """Move those of these that are MINTING or ACTIVE to REVOKING and return them, except what can only expire."""
+    return _rows.all(conn, _REVOKE_LISTED, {"ids_": list(ids), "reason_": reason, "now_": now}) if ids else []
+
+
+def revoke_of_tasks(conn: Connection, task_ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
+    """Do as `revoke` with what these tasks hold."""
+    values = {"task_ids_": list(task_ids), "reason_": reason, "now_": now}
+    return _rows.all(conn, _REVOKE_OF_TASKS, values) if task_ids else []
+
+
+def revoke_of_anchors(conn: Connection, anchor_ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
+    """Do as `revoke` with what hangs from these anchors."""
+    values = {"anchor_ids_": list(anchor_ids), "reason_": reason, "now_": now}
+    return _rows.all(conn, _REVOKE_OF_ANCHORS, values) if anchor_ids else []
 
 
 def release_request(conn: Connection, issuance_id: str) -> None:
@@ -180,18 +199,27 @@ def fail(conn: Connection, issuance_id: str, reason: str, now: datetime) -> bool
     return conn.execute(_FAIL, {"id_": issuance_id, "reason_": reason, "now_": now}).rowcount == 1
 
 
-def live_of_scope(conn: Connection, scope: str) -> list[Issuance]:
-    """Return what is alive under a scope, oldest first."""
-    return _rows.all(conn, _LIVE_OF_SCOPE, {"scope_": scope})
+def revocable(conn: Connection, wanted: Selection, limit: int) -> list[Issuance]:
+    """Return some of what is selected and could be revoked, and is not yet.
+
+    Raises:
+        ValueError: when nothing is given: everything is never meant.
+    """
+    given = wanted.given()
+    if not given:
+        raise ValueError("a selection must say what it selects")
+    return _rows.all(conn, _selecting(tuple(given)), {"limit_": limit, **{f"{n}_": v for n, v in given.items()}})
 
 
-def live_of_anchor(conn: Connection, anchor_id: str) -> list[Issuance]:
-    """Return what is alive under an anchor, oldest first."""
-    return _rows.all(conn, _LIVE_OF_ANCHOR, {"anchor_id_": anchor_id})
+@cache
+def _selecting(names: tuple[str, ...]) -> Select[Any]:
+    # States are listed as the partial indices list them, so that these are used.
+    conditions = [_table.c[name] == bindparam(f"{name}_") for name in names]
+    return _rows.select(_live, _revocable, *conditions).limit(bindparam("limit_"))
 
 
-def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: bool = False) -> None:
-    """Note that Vault no longer knows what is REVOKING.
+def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: bool = False) -> list[Issuance]:
+    """Note that Vault no longer knows those of these that are REVOKING, and return them.
 
     Args:
         conn: The transaction.
@@ -199,9 +227,13 @@ def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: boo
         now: When Vault said so.
         expired: Their time had run out; they end as EXPIRED, not as REVOKED.
     """
-    if ids:
-        state = IssuanceState.EXPIRED if expired else IssuanceState.REVOKED
-        conn.execute(_CONFIRM, {"ids_": list(ids), "state_": state, "now_": now})
+    state = IssuanceState.EXPIRED if expired else IssuanceState.REVOKED
+    return _rows.all(conn, _CONFIRM, {"ids_": list(ids), "state_": state, "now_": now}) if ids else []
+
+
+def confirm_of_anchor(conn: Connection, anchor_id: str, now: datetime) -> list[Issuance]:
+    """Note that Vault no longer knows an anchor: what is REVOKING and has no token of its own died with it."""
+    return _rows.all(conn, _CONFIRM_OF_ANCHOR, {"anchor_id_": anchor_id, "now_": now})
 
 
 def expired(conn: Connection, now: datetime, limit: int) -> list[Issuance]:
@@ -209,10 +241,9 @@ def expired(conn: Connection, now: datetime, limit: int) -> list[Issuance]:
     return _rows.all(conn, _EXPIRED, {"now_": now, "limit_": limit})
 
 
-def expire(conn: Connection, ids: Sequence[str], now: datetime) -> None:
-    """Note that the time of what is ACTIVE ran out; whatever was renewed meanwhile stays."""
-    if ids:
-        conn.execute(_EXPIRE, {"ids_": list(ids), "now_": now})
+def expire(conn: Connection, ids: Sequence[str], now: datetime) -> list[Issuance]:
+    """Note that the time of what is ACTIVE ran out, and return it; whatever was renewed meanwhile stays."""
+    return _rows.all(conn, _EXPIRE, {"ids_": list(ids), "now_": now}) if ids else []
 
 
 def minting_before(conn: Connection, before: datetime, limit: int) -> list[Issuance]:

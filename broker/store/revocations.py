@@ -1,45 +1,97 @@
 """The outbox of revocations: what Vault is yet to confirm."""
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, true, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from broker.model import Revocation
 from broker.store import schema
 from broker.store.cleaning import clean
-from broker.store.rows import InsertUnlessKnown, Rows
+from broker.store.rows import Rows
 
 _table = schema.revocations
 _rows = Rows(_table, Revocation)
 _unconfirmed = _table.c.confirmed_at.is_(None)
-_open = (_table.c.id == bindparam("id_"), _unconfirmed)
+_of_anchor = _table.c.anchor_id.is_not(None)
+# What a stale claim has to say is not written.
+_claimed = (_table.c.id == bindparam("id_"), _table.c.epoch == bindparam("epoch_"), _unconfirmed)
+# What is due further ahead than any claim or pause was written by a clock that was wrong.
+_due = or_(_table.c.next_attempt_at <= bindparam("now_"), _table.c.next_attempt_at > bindparam("horizon_"))
 
-_INSERT = InsertUnlessKnown(_table, "accessor")
-_DUE = (
-    _rows.select(_unconfirmed, _table.c.next_attempt_at <= bindparam("now_"))
-    .order_by(_table.c.next_attempt_at)
-    .limit(bindparam("limit_"))
-)
+_INSERT = {
+    "sqlite": sqlite.insert(_table).on_conflict_do_nothing(index_elements=["accessor"]),
+    "postgresql": postgresql.insert(_table).on_conflict_do_nothing(index_elements=["accessor"]),
+}
 _OF_TASK = _rows.select(_table.c.task_id == bindparam("task_id_")).order_by(_table.c.id)
 _RETRY = (
     update(_table)
-    .where(*_open)
+    .where(*_claimed)
     .values(
         attempts=_table.c.attempts + 1, last_error=bindparam("error_"), next_attempt_at=bindparam("next_attempt_at_")
     )
 )
-_CONFIRM = update(_table).where(*_open).values(confirmed_at=bindparam("now_"))
+_CONFIRM = update(_table).where(*_claimed).values(confirmed_at=bindparam("now_"))
+_RELEASE = update(_table).where(*_claimed).values(next_attempt_at=bindparam("now_"))
 _BACKLOG = select(func.count()).where(_unconfirmed)
 
 
-def insert(conn: Connection, revocation: Revocation) -> bool:
-    """Queue a revocation; False when the accessor is queued already, or was revoked."""
-    return _INSERT(conn, _rows.values(revocation))
+def _claiming(*which: ColumnElement[bool]) -> ReturningUpdate[Any]:
+    # Named, so that PostgreSQL looks for it once and the limit holds.
+    wanted = (
+        select(_table.c.id)
+        .where(_unconfirmed, _due, *which)
+        .order_by(_table.c.next_attempt_at)
+        .limit(bindparam("limit_"))
+        .with_for_update(skip_locked=True)
+        .cte("wanted")
+    )
+    return (
+        update(_table)
+        .where(_table.c.id.in_(select(wanted.c.id)))
+        .values(epoch=_table.c.epoch + 1, claimed_by=bindparam("by_"), next_attempt_at=bindparam("until_"))
+        .returning(*_rows.columns)
+    )
 
 
-def due(conn: Connection, now: datetime, limit: int) -> list[Revocation]:
-    """Return what is to be tried now, the longest due first."""
-    return _rows.all(conn, _DUE, {"now_": now, "limit_": limit})
+_CLAIM_ANCHORS = _claiming(_of_anchor)
+_CLAIM = _claiming(true())
+_CLAIM_OF_TASK = _claiming(_table.c.task_id == bindparam("task_id_"))
+
+
+def insert_all(conn: Connection, revocations: Sequence[Revocation]) -> None:
+    """Queue revocations; accessors that are queued already, or were revoked, are left as they are."""
+    if revocations:
+        conn.execute(_INSERT[conn.dialect.name], [_rows.values(revocation) for revocation in revocations])
+
+
+def claim(
+    conn: Connection, now: datetime, *, by: str, hold: timedelta, limit: int, task_id: str | None = None
+) -> list[Revocation]:
+    """Take what is due, anchors first; nobody else is given it until `hold` is over.
+
+    Transactions that claim at the same time do not wait for one another: each
+    passes over what the other takes.
+
+    Args:
+        conn: The transaction.
+        now: The replica's time.
+        by: Name of the replica.
+        hold: How long the claim lasts; the same on every replica, and at least
+            the longest pause between attempts.
+        limit: Most entries to take.
+        task_id: Take only what belongs to this task.
+    """
+    values = {"now_": now, "until_": now + hold, "horizon_": now + 2 * hold, "by_": by, "limit_": limit}
+    if task_id is not None:
+        return _rows.all(conn, _CLAIM_OF_TASK, {**values, "task_id_": task_id})
+    claimed = _rows.all(conn, _CLAIM_ANCHORS, values)
+    if len(claimed) < limit:
+        claimed += _rows.all(conn, _CLAIM, {**values, "limit_": limit - len(claimed)})
+    return claimed
 
 
 def of_task(conn: Connection, task_id: str) -> list[Revocation]:
@@ -47,14 +99,26 @@ def of_task(conn: Connection, task_id: str) -> list[Revocation]:
     return _rows.all(conn, _OF_TASK, {"task_id_": task_id})
 
 
-def retry(conn: Connection, revocation_id: str, *, error: str, next_attempt_at: datetime) -> None:
-    """Note a failed attempt and when to try again."""
-    conn.execute(_RETRY, {"id_": revocation_id, "error_": clean(error), "next_attempt_at_": next_attempt_at})
+def retry(conn: Connection, claimed: Revocation, *, error: str, next_attempt_at: datetime) -> bool:
+    """Note a failed attempt and when to try again; False when the claim is stale."""
+    values = {
+        "id_": claimed.id,
+        "epoch_": claimed.epoch,
+        "error_": clean(error),
+        "next_attempt_at_": next_attempt_at,
+    }
+    return conn.execute(_RETRY, values).rowcount == 1
 
 
-def confirm(conn: Connection, revocation_id: str, now: datetime) -> bool:
-    """Note that Vault no longer knows the token; False when that was noted before."""
-    return conn.execute(_CONFIRM, {"id_": revocation_id, "now_": now}).rowcount == 1
+def confirm(conn: Connection, claimed: Revocation, now: datetime) -> bool:
+    """Note that Vault no longer knows the token; False when that was noted before, or the claim is stale."""
+    return conn.execute(_CONFIRM, {"id_": claimed.id, "epoch_": claimed.epoch, "now_": now}).rowcount == 1
+
+
+def release(conn: Connection, claimed: Sequence[Revocation], now: datetime) -> None:
+    """Let others take what was claimed at once."""
+    if claimed:
+        conn.execute(_RELEASE, [{"id_": entry.id, "epoch_": entry.epoch, "now_": now} for entry in claimed])
 
 
 def backlog(conn: Connection) -> int:

@@ -1,5 +1,6 @@
 """Tasks."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import BigInteger, Connection, and_, bindparam, case, exists, or_, select, type_coerce, update
@@ -29,11 +30,20 @@ _PIN = _GET.with_for_update(read=True)
 _BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
 _DUE = _rows.select(_active, _table.c.due_at <= bindparam("now_")).order_by(_table.c.due_at).limit(bindparam("limit_"))
 _ACTIVE = _rows.select(_active).order_by(_table.c.id)
+_ACTIVE_AFTER = (
+    _rows.select(_active, _table.c.id > bindparam("after_")).order_by(_table.c.id).limit(bindparam("limit_"))
+)
+_ACTIVE_OF_AGENT_AFTER = _ACTIVE_AFTER.where(_table.c.agent == bindparam("agent_"))
+_PIN_BOTH = (
+    select(*_rows.columns, schema.anchors.c.state)
+    .where(_by_id, schema.anchors.c.id == bindparam("anchor_id_"), schema.anchors.c.task_id == _table.c.id)
+    .with_for_update(read=True)
+)
 _ACTIVE_OF_AGENT = _rows.select(_active, _table.c.agent == bindparam("agent_")).order_by(_table.c.id)
 
 _END = (
     update(_table)
-    .where(_by_id, _active)
+    .where(_table.c.id.in_(bindparam("ids_", expanding=True)), _active)
     .values(state=bindparam("state_"), ended_at=bindparam("now_"))
     .returning(*_rows.columns)
 )
@@ -108,6 +118,12 @@ def pin(conn: Connection, task_id: str) -> Task | None:
     return _rows.one(conn, _PIN, {"id_": task_id})
 
 
+def pin_with_anchor(conn: Connection, task_id: str, anchor_id: str) -> tuple[Task, AnchorState] | None:
+    """Return a task and the state of an anchor; neither can change before this transaction ends."""
+    row = conn.execute(_PIN_BOTH, {"id_": task_id, "anchor_id_": anchor_id}).first()
+    return None if row is None else (Task(*row[:-1]), row[-1])
+
+
 def by_request(conn: Connection, agent: str, request_id: str) -> Task | None:
     """Return the task that an agent started with this request."""
     return _rows.one(conn, _BY_REQUEST, {"agent_": agent, "request_id_": request_id})
@@ -118,9 +134,9 @@ def heartbeat(conn: Connection, task_id: str, now: datetime) -> Task | None:
     return _rows.one(conn, _HEARTBEAT, {"id_": task_id, "now_": now})
 
 
-def end(conn: Connection, task_id: str, state: TaskState, now: datetime) -> Task | None:
-    """End a task and return it; None when it was not active."""
-    return _rows.one(conn, _END, {"id_": task_id, "state_": state, "now_": now})
+def end(conn: Connection, ids: Sequence[str], state: TaskState, now: datetime) -> list[Task]:
+    """End those of these tasks that are active, and return them."""
+    return _rows.all(conn, _END, {"ids_": list(ids), "state_": state, "now_": now}) if ids else []
 
 
 def due(conn: Connection, now: datetime, limit: int) -> list[Task]:
@@ -133,6 +149,14 @@ def active(conn: Connection, *, agent: str | None = None) -> list[Task]:
     if agent is None:
         return _rows.all(conn, _ACTIVE, {})
     return _rows.all(conn, _ACTIVE_OF_AGENT, {"agent_": agent})
+
+
+def active_after(conn: Connection, task_id: str, limit: int, *, agent: str | None = None) -> list[Task]:
+    """Return active tasks whose identifiers come after one, in their order: the next part of all, or of an agent's."""
+    values = {"after_": task_id, "limit_": limit}
+    if agent is None:
+        return _rows.all(conn, _ACTIVE_AFTER, values)
+    return _rows.all(conn, _ACTIVE_OF_AGENT_AFTER, {**values, "agent_": agent})
 
 
 def confirm_revoked(conn: Connection, task_id: str, now: datetime) -> bool:

@@ -29,7 +29,7 @@ GRANT SELECT, INSERT, UPDATE (
     state, renewable, expires_at, max_expires_at, fingerprint, accessor, lease_id, request_id,
     renewed_at, revoke_requested_at, end_reason, ended_at
 ) ON issuances TO credbroker_runtime;
-GRANT SELECT, INSERT, UPDATE (attempts, next_attempt_at, last_error, confirmed_at)
+GRANT SELECT, INSERT, UPDATE (attempts, next_attempt_at, last_error, confirmed_at, epoch, claimed_by)
     ON revocations TO credbroker_runtime;
 GRANT SELECT, INSERT, UPDATE (holder, epoch, expires_at) ON leases TO credbroker_runtime;
 GRANT SELECT, INSERT, UPDATE (seen_at), DELETE ON replicas TO credbroker_runtime;

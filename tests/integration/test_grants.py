@@ -67,7 +67,7 @@ def updates() -> Iterator[tuple[str, str]]:
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, Update):
                 sql = str(value.compile(dialect=dialect))
-                table, changes = re.findall(r"^UPDATE (\w+) SET (.*?)(?: WHERE | RETURNING |$)", sql, re.DOTALL)[0]
+                table, changes = re.findall(r"\bUPDATE (\w+) SET (.*?)(?: WHERE | RETURNING |$)", sql, re.DOTALL)[0]
                 yield from ((table, column) for column in re.findall(r"(\w+)=", changes))
 
 

@@ -17,7 +17,7 @@ from broker.ids import new_id
 from broker.mint import KINDS
 from broker.mint.anchor import create_anchor
 from broker.mint.kind import Minted, Order
-from broker.mint.reap import find_anchors
+from broker.mint.reap import look_up_all
 from broker.mint.replies import VaultRefused
 from broker.mint.retract import is_gone, retract
 from broker.mint.vault import VaultClient
@@ -314,5 +314,5 @@ async def test_reaping_ends_with_the_first_failure(fake: FakeVault, vault: Vault
         "auth/token/lookup-accessor": replaced(500, {"errors": ["no"]}),
     }
     with pytest.raises(VaultUnavailable):
-        await find_anchors(vault, ["one"])
+        await look_up_all(vault, await vault.list_accessors(), "here")
     assert len(fake.requests) < 40

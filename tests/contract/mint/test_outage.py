@@ -13,7 +13,7 @@ from broker.ids import new_id
 from broker.mint.anchor import create_anchor
 from broker.mint.naming import BROKER_POLICY
 from broker.mint.provision import apply_scope, apply_setup
-from broker.mint.reap import find_anchors
+from broker.mint.reap import look_up_all
 from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
 from broker.model import Anchor
@@ -90,22 +90,30 @@ async def test_an_anchor_cannot_be_prolonged(own: OpenBao, vault: VaultClient) -
         await vault.renew_token(anchor.accessor, 3600)
 
 
-async def test_lost_anchors_are_found_by_their_metadata(
+async def test_a_brokers_own_tokens_are_told_from_all_others(
     provisioned: OpenBao, vault_admin: hvac.Client, broker_token: Token, reaper_token: Token
 ) -> None:
-    broker = VaultClient(vault_settings(provisioned), broker_token, SystemClock())
-    reaper = VaultClient(vault_settings(provisioned), reaper_token, SystemClock())
+    settings = vault_settings(provisioned)
+    broker = VaultClient(settings, broker_token, SystemClock(), "this")
+    another = VaultClient(settings, broker_token, SystemClock(), "that")
+    reaper = VaultClient(settings, reaper_token, SystemClock())
     try:
         role = provision(vault_admin)
-        anchors = [await new_anchor(broker, role) for _ in range(40)]
-        dead = anchors.pop()
+        own = [await new_anchor(broker, role) for _ in range(20)]
+        others = {(await new_anchor(client, role)).accessor for client in (another,)}
+        dead = own.pop()
         assert await retract(reaper, dead.accessor, None)
-        lost = [anchors[3], anchors[17], dead]
-        wanted = [*(anchor.id for anchor in lost), new_id()]
-        assert await find_anchors(reaper, wanted) == {anchor.id: anchor.accessor for anchor in lost[:2]}
-        assert await find_anchors(reaper, []) == {}
+
+        found = await look_up_all(reaper, [*(await reaper.list_accessors()), dead.accessor], "this")
+
+        assert {(token.accessor, token.anchor_id, token.issuance_id) for token in found.own} == {
+            (anchor.accessor, anchor.id, None) for anchor in own
+        }
+        assert all(abs(reaper.now() - token.created_at) < timedelta(minutes=1) for token in found.own)
+        assert others < found.foreign
+        assert dead.accessor not in found.foreign
         with pytest.raises(MintFailed, match="permission denied"):
-            await find_anchors(broker, wanted)
+            await broker.list_accessors()
     finally:
-        await broker.close()
-        await reaper.close()
+        for client in (broker, another, reaper):
+            await client.close()

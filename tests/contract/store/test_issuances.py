@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
 from broker.errors import InvalidArgument
 from broker.ids import new_id
-from broker.model import LIVE_ISSUANCES, AnchorRecord, Issuance, IssuanceState, Revocability
-from broker.store import Store, anchors, issuances
+from broker.model import AnchorRecord, Issuance, IssuanceState, Revocability, Selection
+from broker.store import Store, issuances
 from tests.contract.store.conftest import Issue
-from tests.fixtures.records import AGENT, HOUR, NOW, a_task, an_anchor, an_issuance
+from tests.fixtures.records import AGENT, HOUR, NOW, a_task
 
 SECOND = timedelta(seconds=1)
 LATER = NOW + 10 * SECOND
@@ -115,7 +116,7 @@ async def test_a_whole_tasks_revocation_returns_what_it_moved(store: Store, issu
     }
     other_task = a_task()
     task_id = next(iter(before.values())).task_id
-    moved = await store.write(lambda conn: issuances.request_revocation_of_task(conn, task_id, "task.completed", LATER))
+    moved = await store.write(lambda conn: issuances.revoke_of_tasks(conn, [task_id], "task.completed", LATER))
     expected = {
         replace_key: replace(
             issuance, state=IssuanceState.REVOKING, revoke_requested_at=LATER, end_reason="task.completed"
@@ -128,10 +129,7 @@ async def test_a_whole_tasks_revocation_returns_what_it_moved(store: Store, issu
     for key, issuance in before.items():
         assert await found(store, issuance) == expected.get(key, issuance)
     assert (
-        await store.write(
-            lambda conn: issuances.request_revocation_of_task(conn, other_task.id, "task.completed", LATER)
-        )
-        == []
+        await store.write(lambda conn: issuances.revoke_of_tasks(conn, [other_task.id], "task.completed", LATER)) == []
     )
 
 
@@ -144,18 +142,37 @@ async def test_only_an_intent_fails(store: Store, issue: Issue, state: IssuanceS
     assert await found(store, issuance) == (expected if failed else issuance)
 
 
-async def test_what_lives_under_a_scope_or_an_anchor(store: Store, issue: Issue, anchor: AnchorRecord) -> None:
-    everything = [await issue(state=state) for state in IssuanceState]
-    live = [issuance for issuance in everything if issuance.state in LIVE_ISSUANCES]
-    elsewhere = an_anchor(a_task(id=anchor.task_id))
-    await store.write(lambda conn: anchors.insert(conn, elsewhere))
-    other = an_issuance(elsewhere, scope="wiki")
-    await store.write(lambda conn: issuances.insert(conn, other))
-    assert await store.read(lambda conn: issuances.live_of_scope(conn, "db-read")) == live
-    assert await store.read(lambda conn: issuances.live_of_anchor(conn, anchor.id)) == live
-    assert await store.read(lambda conn: issuances.live_of_scope(conn, "wiki")) == [other]
-    assert await store.read(lambda conn: issuances.live_of_anchor(conn, elsewhere.id)) == [other]
-    assert await store.read(lambda conn: issuances.live_of_scope(conn, "none")) == []
+async def test_what_is_selected_has_all_that_is_given(store: Store, issue: Issue, anchor: AnchorRecord) -> None:
+    mine = [await issue(state=state) for state in IssuanceState]
+    other = await issue(agent=AGENT + "/other", scope="wiki", scope_version=4)
+    only_expires = await issue(revocability=Revocability.AT_EXPIRY)
+    open_ones = {one.id for one in mine if one.state in (IssuanceState.MINTING, IssuanceState.ACTIVE)}
+
+    async def selected(**given: Any) -> set[str]:
+        return {
+            one.id for one in await store.read(lambda conn: issuances.revocable(conn, Selection(**given), limit=100))
+        }
+
+    assert await selected(agent=AGENT) == open_ones
+    assert await selected(scope="db-read") == open_ones
+    assert await selected(scope="wiki", scope_version=4) == {other.id}
+    assert await selected(scope="wiki", scope_version=3) == set()
+    assert await selected(task_id=anchor.task_id) == {*open_ones, other.id}
+    assert await selected(issuance_id=other.id) == {other.id}
+    assert await selected(issuance_id=only_expires.id) == set()
+    assert len(await store.read(lambda conn: issuances.revocable(conn, Selection(scope="db-read"), 1))) == 1
+    with pytest.raises(ValueError, match="must say"):
+        await selected()
+
+
+async def test_the_end_of_an_anchor_confirms_what_has_no_token_of_its_own(
+    store: Store, issue: Issue, anchor: AnchorRecord
+) -> None:
+    died = await issue(state=IssuanceState.REVOKING)
+    for other in ({"state": IssuanceState.REVOKING, "accessor": "own"}, {"state": IssuanceState.ACTIVE}):
+        await issue(**other)
+    ended = await store.write(lambda conn: issuances.confirm_of_anchor(conn, anchor.id, LATER))
+    assert ended == [replace(died, state=IssuanceState.REVOKED, ended_at=LATER)]
 
 
 @pytest.mark.parametrize("expired", [False, True])
@@ -164,10 +181,11 @@ async def test_only_what_is_revoking_is_confirmed(
     store: Store, issue: Issue, state: IssuanceState, expired: bool
 ) -> None:
     named, other = await issue(state=state), await issue(state=state)
-    await store.write(lambda conn: issuances.confirm(conn, [named.id], LATER, expired=expired))
+    confirmed = await store.write(lambda conn: issuances.confirm(conn, [named.id], LATER, expired=expired))
     end = IssuanceState.EXPIRED if expired else IssuanceState.REVOKED
     ended = state is IssuanceState.REVOKING
     assert await found(store, named) == (replace(named, state=end, ended_at=LATER) if ended else named)
+    assert confirmed == ([await found(store, named)] if ended else [])
     assert await found(store, other) == other
 
 

@@ -94,14 +94,14 @@ async def test_a_pinned_task_ends_only_after_the_commit(
 ) -> None:
     async with open_transaction(first, lambda conn: tasks.pin(conn, task.id)) as pinned:
         assert pinned == task
-        ending = asyncio.create_task(second.write(lambda conn: tasks.end(conn, task.id, TaskState.COMPLETED, NOW)))
+        ending = asyncio.create_task(second.write(lambda conn: tasks.end(conn, [task.id], TaskState.COMPLETED, NOW)))
         await waiting.until(1)
         assert not ending.done()
-    assert (await ending) is not None
+    assert [ended.id for ended in await ending] == [task.id]
 
 
 async def test_a_pin_sees_what_it_had_to_wait_for(first: Store, second: Store, task: Task, waiting: Waiting) -> None:
-    async with open_transaction(first, lambda conn: tasks.end(conn, task.id, TaskState.LOCKED, NOW)):
+    async with open_transaction(first, lambda conn: tasks.end(conn, [task.id], TaskState.LOCKED, NOW)):
         pinning = asyncio.create_task(second.write(lambda conn: tasks.pin(conn, task.id)))
         await waiting.until(1)
     pinned = await pinning
@@ -115,10 +115,10 @@ async def test_two_pins_do_not_wait_for_each_other(first: Store, second: Store, 
 
 
 async def test_a_task_ends_once_whoever_comes_first(first: Store, second: Store, task: Task, waiting: Waiting) -> None:
-    async with open_transaction(first, lambda conn: tasks.end(conn, task.id, TaskState.COMPLETED, NOW)):
-        ending = asyncio.create_task(second.write(lambda conn: tasks.end(conn, task.id, TaskState.LOCKED, NOW)))
+    async with open_transaction(first, lambda conn: tasks.end(conn, [task.id], TaskState.COMPLETED, NOW)):
+        ending = asyncio.create_task(second.write(lambda conn: tasks.end(conn, [task.id], TaskState.LOCKED, NOW)))
         await waiting.until(1)
-    assert await ending is None
+    assert await ending == []
 
 
 async def test_a_pinned_issuance_is_changed_only_after_the_commit(
@@ -163,13 +163,13 @@ async def test_the_last_two_confirmations_do_not_miss_each_other(
     first: Store, second: Store, task: Task, waiting: Waiting
 ) -> None:
     entries = [a_revocation(task) for _ in range(2)]
-    await first.write(lambda conn: tasks.end(conn, task.id, TaskState.COMPLETED, NOW))
+    await first.write(lambda conn: tasks.end(conn, [task.id], TaskState.COMPLETED, NOW))
     for entry in entries:
-        await first.write(lambda conn, entry=entry: revocations.insert(conn, entry))  # type: ignore[misc]
+        await first.write(lambda conn, entry=entry: revocations.insert_all(conn, [entry]))  # type: ignore[misc]
 
     def confirm(number: int) -> Callable[[Connection], bool]:
         def work(conn: Connection) -> bool:
-            revocations.confirm(conn, entries[number].id, NOW)
+            revocations.confirm(conn, entries[number], NOW)
             return tasks.confirm_revoked(conn, task.id, NOW)
 
         return work
@@ -268,7 +268,7 @@ async def test_what_waits_for_a_lock_too_long_gives_up(first: Store, task: Task,
     impatient = Secret(postgres_url.reveal() + "?options=-c%20lock_timeout%3D50")
     async with running(impatient) as second, open_transaction(first, lambda conn: tasks.pin(conn, task.id)):
         with pytest.raises(StoreUnavailable, match="lock timeout"):
-            await second.write(lambda conn: tasks.end(conn, task.id, TaskState.COMPLETED, NOW))
+            await second.write(lambda conn: tasks.end(conn, [task.id], TaskState.COMPLETED, NOW))
 
 
 async def test_limits_hold_across_replicas(new_store: NewStore) -> None:

@@ -55,10 +55,10 @@ async def test_everything_under_way_is_counted_and_nothing_that_is_over(
 
     def fill(conn: Connection) -> None:
         for entry in entries:
-            revocations.insert(conn, entry)
+            revocations.insert_all(conn, [entry])
         for one in ended:
             tasks.insert(conn, one)
-            tasks.end(conn, one.id, TaskState.COMPLETED, NOW)
+            tasks.end(conn, [one.id], TaskState.COMPLETED, NOW)
         for lock in (a_lock(), a_lock(expires_at=NOW + HOUR), a_lock(expires_at=NOW), a_lock(id=(lifted := new_id()))):
             locks.insert(conn, lock)
         locks.lift(conn, lifted, "admin", NOW)
@@ -84,8 +84,8 @@ async def test_the_cost_does_not_grow_with_the_history(store: Store, task: Task)
         for _ in range(60):
             over = a_task(revocation_confirmed_at=NOW)
             tasks.insert(conn, over)
-            tasks.end(conn, over.id, TaskState.COMPLETED, NOW)
-            revocations.insert(conn, a_revocation(over, confirmed_at=NOW))
+            tasks.end(conn, [over.id], TaskState.COMPLETED, NOW)
+            revocations.insert_all(conn, [a_revocation(over, confirmed_at=NOW)])
 
     await store.write(history)
     plans = await store.write(_plans)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection
 
 from broker.ids import new_id
-from broker.model import AnchorRecord, IssuanceState, Page, Proof, Task, TaskState
+from broker.model import AnchorRecord, IssuanceState, Page, Proof, Selection, Task, TaskState
 from broker.store import Store, events, issuances, locks, policy, proofs, revocations, scopes, tasks
 from tests.contract.store.conftest import Issue
 from tests.fixtures.records import AGENT, HOUR, NOW, a_revocation, a_scope, an_event, an_issuance
@@ -40,7 +40,7 @@ async def test_holding_a_decision_still(store: Store, task: Task) -> None:
 async def test_everything_of_one_issuance(store: Store, task: Task, anchor: AnchorRecord) -> None:
     def record(conn: Connection) -> None:
         policy.pin_revision(conn)
-        tasks.pin(conn, task.id)
+        tasks.pin_with_anchor(conn, task.id, anchor.id)
         issuances.by_request(conn, AGENT, new_id())
         issuances.insert(conn, an_issuance(anchor))
         events.append(conn, [an_event(), an_event()])
@@ -65,9 +65,9 @@ async def test_a_task_from_start_to_confirmed_end(store: Store, task: Task, issu
             ),
             1,
         ),
-        "end": (lambda conn: tasks.end(conn, task.id, TaskState.COMPLETED, NOW), 1),
-        "revoke": (lambda conn: issuances.request_revocation_of_task(conn, task.id, "x", NOW), 1),
-        "queue": (lambda conn: revocations.insert(conn, a_revocation(task)), 1),
+        "end": (lambda conn: tasks.end(conn, [task.id], TaskState.COMPLETED, NOW), 1),
+        "revoke": (lambda conn: issuances.revoke_of_tasks(conn, [task.id], "x", NOW), 1),
+        "queue": (lambda conn: revocations.insert_all(conn, [a_revocation(task)]), 1),
         "confirm": (lambda conn: issuances.confirm(conn, [issuance.id, new_id()], NOW), 1),
         "confirm_revoked": (lambda conn: tasks.confirm_revoked(conn, task.id, NOW), 2),
     }
@@ -89,7 +89,7 @@ async def test_lists_cost_one_statement_however_long(store: Store, task: Task, i
         "tasks.due": lambda conn: tasks.due(conn, NOW + HOUR, 100),
         "scopes.current": scopes.current,
         "locks.in_force": lambda conn: locks.in_force(conn, NOW),
-        "live_of_scope": lambda conn: issuances.live_of_scope(conn, "db-read"),
+        "revocable": lambda conn: issuances.revocable(conn, Selection(scope="db-read"), 100),
         "count_live": lambda conn: issuances.count_live(conn, agent=AGENT, scope="db-read"),
     }
     for name, work in works.items():

@@ -42,7 +42,7 @@ async def test_an_unknown_task_is_none(store: Store) -> None:
     assert await store.read(lambda conn: tasks.get(conn, unknown)) is None
     assert await store.write(lambda conn: tasks.pin(conn, unknown)) is None
     assert await store.write(lambda conn: tasks.heartbeat(conn, unknown, NOW)) is None
-    assert await store.write(lambda conn: tasks.end(conn, unknown, TaskState.COMPLETED, NOW)) is None
+    assert await store.write(lambda conn: tasks.end(conn, [unknown], TaskState.COMPLETED, NOW)) == []
     assert await store.write(lambda conn: tasks.confirm_revoked(conn, unknown, NOW)) is False
 
 
@@ -97,11 +97,11 @@ async def test_a_heartbeat_that_nobody_needs_changes_nothing(store: Store) -> No
 
 async def test_a_task_ends_once(store: Store) -> None:
     task = await stored(store, a_task(heartbeat_interval=SECOND, heartbeat_at=NOW))
-    ended = await store.write(lambda conn: tasks.end(conn, task.id, TaskState.HEARTBEAT_MISSED, NOW + SECOND))
-    assert ended == replace(task, state=TaskState.HEARTBEAT_MISSED, ended_at=NOW + SECOND)
-    assert await store.write(lambda conn: tasks.end(conn, task.id, TaskState.COMPLETED, NOW + HOUR)) is None
+    ended = await store.write(lambda conn: tasks.end(conn, [task.id], TaskState.HEARTBEAT_MISSED, NOW + SECOND))
+    assert ended == [replace(task, state=TaskState.HEARTBEAT_MISSED, ended_at=NOW + SECOND)]
+    assert await store.write(lambda conn: tasks.end(conn, [task.id], TaskState.COMPLETED, NOW + HOUR)) == []
     assert await store.write(lambda conn: tasks.heartbeat(conn, task.id, NOW + SECOND)) is None
-    assert await store.read(lambda conn: tasks.get(conn, task.id)) == ended
+    assert await store.read(lambda conn: tasks.get(conn, task.id)) == ended[0]
     assert await store.read(lambda conn: tasks.due(conn, NOW + HOUR, 10)) == []
 
 
@@ -115,7 +115,7 @@ async def test_due_tasks_come_longest_due_first_and_bounded(store: Store) -> Non
 async def test_active_tasks_of_one_agent_or_all(store: Store) -> None:
     first, second = await stored(store, a_task()), await stored(store, a_task(agent="spiffe://example.org/b"))
     ended = await stored(store, a_task())
-    await store.write(lambda conn: tasks.end(conn, ended.id, TaskState.COMPLETED, NOW))
+    await store.write(lambda conn: tasks.end(conn, [ended.id], TaskState.COMPLETED, NOW))
     assert await store.read(tasks.active) == [first, second]
     assert await store.read(lambda conn: tasks.active(conn, agent=AGENT)) == [first]
 
@@ -140,10 +140,10 @@ class TestConfirmRevoked:
     async def test_not_while_a_revocation_is_unconfirmed(self, store: Store) -> None:
         task, other = await self.ended(store), await self.ended(store)
         revocation = a_revocation(task)
-        await store.write(lambda conn: revocations.insert(conn, revocation))
+        await store.write(lambda conn: revocations.insert_all(conn, [revocation]))
         assert not await self.confirmed(store, task)
         assert await self.confirmed(store, other)
-        await store.write(lambda conn: revocations.confirm(conn, revocation.id, NOW))
+        await store.write(lambda conn: revocations.confirm(conn, revocation, NOW))
         assert await self.confirmed(store, task)
 
     @pytest.mark.parametrize("state", list(AnchorState))

@@ -17,7 +17,7 @@ async def test_what_is_not_confirmed_is_listed_the_longest_waiting_first(store: 
 
     def fill(conn: Connection) -> None:
         for entry in (*entries, done):
-            revocations.insert(conn, entry)
+            revocations.insert_all(conn, [entry])
 
     await store.write(fill)
     first = await store.read(lambda conn: unconfirmed.page(conn, Page(size=3)))
@@ -32,8 +32,8 @@ async def test_what_is_not_confirmed_is_listed_the_longest_waiting_first(store: 
 async def test_the_history_costs_nothing(store: Store, task: Task) -> None:
     def fill(conn: Connection) -> None:
         for _ in range(300):
-            revocations.insert(conn, a_revocation(task, confirmed_at=NOW))
-        revocations.insert(conn, a_revocation(task))
+            revocations.insert_all(conn, [a_revocation(task, confirmed_at=NOW)])
+        revocations.insert_all(conn, [a_revocation(task)])
 
     await store.write(fill)
 

@@ -1,0 +1,179 @@
+"""Working off the outbox: Vault is asked again and again until it confirms.
+
+Each replica claims what is due, a little at a time. A claim is good for a
+while and carries an epoch: should this replica be paused and another take the
+entry over, what this one still has to say about it is refused.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from broker import deadline
+from broker.clock import Clock
+from broker.errors import BrokerError
+from broker.mint.retract import is_gone, retract
+from broker.mint.vault import VaultClient
+from broker.model import Revocation
+from broker.revoke import EXPIRED, confirm
+from broker.step import Step, step
+from broker.store import Store, revocations
+
+HOLD: Final = timedelta(seconds=40)
+"""How long a claim lasts: longer than an attempt can take."""
+
+CONCURRENCY: Final = 16
+BATCH: Final = 64
+
+_ATTEMPT_SECONDS = 25.0
+_LONGEST_WAIT = HOLD.total_seconds() - _ATTEMPT_SECONDS - 5.0
+_IDLE_SECONDS = 1.0
+_LAST_SECONDS = 2.0
+_FIRST_RETRY = timedelta(milliseconds=200)
+_LONGEST_RETRY = timedelta(seconds=30)
+
+log = structlog.get_logger(__name__)
+
+
+class Revoker:
+    """Works the outbox off: asks Vault, and records when it confirmed.
+
+    Args:
+        replica: Name of this process, which its claims carry.
+    """
+
+    def __init__(self, store: Store, vault: VaultClient, clock: Clock, replica: str) -> None:
+        self._store = store
+        self._vault = vault
+        self._clock = clock
+        self._replica = replica
+        self._wake = asyncio.Event()
+        self._under_way: dict[str, tuple[asyncio.Task[None], Revocation]] = {}
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        """Work in the background until `stop`; return that work."""
+        self._loop = asyncio.create_task(self._run(), name="revoker")
+        return self._loop
+
+    async def stop(self) -> None:
+        """End the background work; what Vault has not confirmed by then is left to other replicas."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        working = [work for work, _ in self._under_way.values()]
+        if working:
+            await asyncio.wait(working, timeout=_LAST_SECONDS)
+        left = [entry for _, entry in self._under_way.values()]
+        for work in working:
+            work.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+        now = self._clock.now()
+        with contextlib.suppress(BrokerError):
+            await self._store.write(lambda conn: revocations.release(conn, left, now))
+
+    def wake(self) -> None:
+        """Look at the outbox now rather than at the next turn."""
+        self._wake.set()
+
+    async def settle(self, task_id: str, wait: timedelta) -> None:
+        """Work off what one task has in the outbox, waiting no longer than `wait`.
+
+        Returns in either case: the record says what is confirmed, and the
+        background work goes on with the rest.
+        """
+        with contextlib.suppress(TimeoutError, BrokerError):
+            async with asyncio.timeout(wait.total_seconds()):
+                self._begin(await self._claim(BATCH, task_id))
+                entries = await self._store.read(lambda conn: revocations.of_task(conn, task_id))
+                working = [self._under_way[entry.id][0] for entry in entries if entry.id in self._under_way]
+                if working:
+                    await asyncio.wait(working)
+        self.wake()
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            free = CONCURRENCY - len(self._under_way)
+            claimed: list[Revocation] = []
+            try:
+                claimed = await self._claim(free) if free > 0 else []
+            except BrokerError as error:
+                log.warning("the outbox of revocations cannot be read", reason=error.detail)
+            self._begin(claimed)
+            if self._under_way and len(claimed) >= free:
+                await asyncio.wait([work for work, _ in self._under_way.values()], return_when=asyncio.FIRST_COMPLETED)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), _IDLE_SECONDS)
+
+    async def _claim(self, limit: int, task_id: str | None = None) -> list[Revocation]:
+        now = self._clock.now()
+
+        def claim(conn: Connection) -> list[Revocation]:
+            return revocations.claim(conn, now, by=self._replica, hold=HOLD, limit=limit, task_id=task_id)
+
+        return await step(Step.OUTBOX_CLAIM, self._store.write(claim))
+
+    def _begin(self, claimed: Sequence[Revocation]) -> None:
+        for entry in claimed:
+            if entry.id not in self._under_way:
+                with deadline.lifted():
+                    work = asyncio.create_task(self._work(entry, self._clock.monotonic()), name=f"revoke {entry.id}")
+                self._under_way[entry.id] = work, entry
+                work.add_done_callback(partial(self._done, entry.id))
+
+    def _done(self, entry_id: str, _work: asyncio.Task[None]) -> None:
+        del self._under_way[entry_id]
+
+    async def _work(self, entry: Revocation, claimed_at: float) -> None:
+        async with self._slots:
+            if self._clock.monotonic() - claimed_at > _LONGEST_WAIT:
+                return  # it is somebody else's by the time an attempt could end
+            error = ""
+            try:
+                async with asyncio.timeout(_ATTEMPT_SECONDS):
+                    gone = await step(Step.OUTBOX_RETRACT, self._retract(entry))
+            except (BrokerError, TimeoutError) as failure:
+                gone, error = False, failure.detail if isinstance(failure, BrokerError) else "no answer in time"
+            try:
+                known = await self._record(entry, gone, error)
+            except BrokerError as failure:
+                log.warning("the end of a revocation cannot be recorded", entry=entry.id, reason=failure.detail)
+            else:
+                if not known:
+                    log.warning("another replica has taken over a revocation", entry=entry.id, epoch=entry.epoch)
+
+    async def _retract(self, entry: Revocation) -> bool:
+        # Vault has most probably ended by itself what ran out.
+        if entry.reason == EXPIRED and await is_gone(self._vault, entry.accessor, entry.lease_id):
+            return True
+        return await retract(self._vault, entry.accessor, entry.lease_id, insist=entry.attempts > 0)
+
+    async def _record(self, entry: Revocation, gone: bool, error: str) -> bool:
+        """Record an attempt; False when the entry is another replica's by now."""
+        now = self._clock.now()
+        if gone:
+            return await step(Step.OUTBOX_CONFIRM, self._store.write(lambda conn: confirm(conn, entry, now)))
+        if error:
+            log.warning("revocation failed, will retry", task=entry.task_id, attempts=entry.attempts + 1, reason=error)
+        again_at = now + _backoff(entry.attempts)
+
+        def retry(conn: Connection) -> bool:
+            return revocations.retry(conn, entry, error=error or "not gone yet", next_attempt_at=again_at)
+
+        return await step(Step.OUTBOX_RETRY, self._store.write(retry))
+
+
+def _backoff(attempts: int) -> timedelta:
+    """Return how long to wait after that many failed attempts, with jitter."""
+    longest: timedelta = min(_FIRST_RETRY * (1 << min(attempts, 16)), _LONGEST_RETRY)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, decides nothing

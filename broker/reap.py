@@ -1,0 +1,230 @@
+"""The reaper: compares Vault's books with the records, both ways, and settles the difference.
+
+A token in Vault that carries this broker's mark and has no living record was
+minted by a process that died before it could record it, or its record was
+lost with a database: it is revoked. A record of a living token that Vault does
+not know was revoked behind the broker's back: its end is recorded.
+
+One replica does it for all.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from broker import revoke
+from broker.audit import broker_event
+from broker.audit.catalogue import (
+    CREDENTIAL_REVOCATION_REQUESTED,
+    TASK_REVOCATION_CONFIRMED,
+    UNRECORDED_IN_VAULT,
+)
+from broker.clock import Clock
+from broker.errors import BrokerError
+from broker.lease import Lease, LeaseLost
+from broker.mint.reap import FoundToken, look_up_all
+from broker.mint.retract import retract
+from broker.mint.vault import VaultClient
+from broker.model import AnchorRecord, AnchorState, Issuance
+from broker.outbox import Revoker
+from broker.store import Store, anchors, events, tasks
+from broker.store.books import Books, read_books
+from broker.sweep import ABANDONED
+from broker.tasks import requested
+
+LOOK_SECONDS: Final = 2.0
+"""How often to look for anchors whose creation was cut off."""
+
+RETRY: Final = timedelta(seconds=30)
+LOST: Final = "vault.lost"
+"""Why a credential ended that Vault turned out not to know any more."""
+
+_BATCH = 500
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What did not agree.
+
+    Attributes:
+        unrecorded: Tokens that were revoked because no living record was theirs.
+        lost: Records of living tokens that Vault did not know.
+    """
+
+    unrecorded: int = 0
+    lost: int = 0
+
+
+class Reaper:
+    """Compares.
+
+    Args:
+        looker: A Vault client that may list token accessors; None when the
+            configuration has no such identity.
+        lease: Of this work; without it, nothing is done.
+        interval: How often to compare everything.
+        installation: What this broker's tokens are marked with.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        vault: VaultClient,
+        looker: VaultClient | None,
+        revoker: Revoker,
+        clock: Clock,
+        lease: Lease,
+        interval: timedelta,
+        installation: str,
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._looker = looker
+        self._revoker = revoker
+        self._clock = clock
+        self._lease = lease
+        self._interval = interval.total_seconds()
+        self._installation = installation
+        self._foreign: frozenset[str] = frozenset()
+        self._compare_at = 0.0
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        """Compare in the background until `stop`; return that work."""
+        self._loop = asyncio.create_task(self._run(), name="reaper")
+        return self._loop
+
+    async def stop(self) -> None:
+        """End the background work, and let another replica take it over."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._lease.release()
+
+    async def turn(self) -> None:
+        """Compare if it is time to, or if something was left half created.
+
+        Raises:
+            StoreUnavailable: when the database cannot be reached.
+            VaultUnavailable: when Vault did not answer.
+            MintFailed: when Vault refused.
+            LeaseLost: when another replica took over meanwhile.
+        """
+        was_held = self._lease.is_held
+        if not await self._lease.hold():
+            return
+        now, ticks = self._clock.now(), self._clock.monotonic()
+        abandoned = await self._store.read(lambda conn: anchors.creating_before(conn, now - ABANDONED, _BATCH))
+        if self._looker is None:
+            await self._give_up([record for record in abandoned if record.expires_at <= now], now)
+        elif abandoned or not was_held or ticks >= self._compare_at:
+            self._compare_at = ticks + min(self._interval, RETRY.total_seconds())
+            await self.compare(self._looker, abandoned, now)
+            self._compare_at = ticks + self._interval
+
+    async def compare(self, looker: VaultClient, abandoned: Iterable[AnchorRecord], now: datetime) -> Difference:
+        """Compare everything once.
+
+        What is recorded before Vault is asked and not in its answer is lost;
+        what is in its answer and not recorded afterwards either is unrecorded,
+        unless it is so young that its record may still be on its way.
+        """
+        before = await self._store.read(read_books)
+        listed = frozenset(await looker.list_accessors())
+        after = await self._store.read(read_books)
+        found = await look_up_all(looker, listed - after.living - self._foreign, self._installation)
+        self._foreign = (self._foreign & listed) | found.foreign
+        intents = {record.id: record for record in abandoned}
+        unrecorded = 0
+        for token in found.own:
+            intent = intents.pop(token.anchor_id or "", None)
+            if intent is not None:
+                await self._lease.write(_adopting(intent, token, now))
+            elif token.created_at <= now - ABANDONED:
+                unrecorded += await self._revoke_unrecorded(token, now)
+        await self._give_up(intents.values(), now)
+        lost = await self._note_lost(before, listed, now)
+        self._revoker.wake()
+        if unrecorded or lost:
+            log.warning("Vault's books and the records differed", unrecorded=unrecorded, lost=lost)
+        return Difference(unrecorded, lost)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.turn()
+            except BrokerError as error:
+                log.warning("comparing with Vault's books failed, will retry", reason=error.detail)
+            except LeaseLost:
+                pass
+            except Exception:
+                log.exception("comparing with Vault's books failed, will retry")
+            await self._clock.sleep(LOOK_SECONDS)
+
+    async def _give_up(self, intents: Iterable[AnchorRecord], now: datetime) -> None:
+        """Record that anchors were never made, or are over by now."""
+        for record in intents:
+            await self._lease.write(_giving_up(record, now))
+
+    async def _revoke_unrecorded(self, token: FoundToken, now: datetime) -> bool:
+        if not await retract(self._vault, token.accessor, None):
+            return False  # the next comparison finds it again
+        event = broker_event(
+            UNRECORDED_IN_VAULT,
+            now,
+            issuance_id=token.issuance_id,
+            attributes={"anchor_id": token.anchor_id or "", "created_at": token.created_at.isoformat()},
+        )
+        await self._lease.write(lambda conn: events.append(conn, [event]))
+        return True
+
+    async def _note_lost(self, before: Books, listed: frozenset[str], now: datetime) -> int:
+        lost_anchors = [id_ for accessor, id_ in before.anchors.items() if accessor not in listed]
+        lost_issuances = [id_ for accessor, id_ in before.issuances.items() if accessor not in listed]
+        for part in _parts(lost_anchors):
+            await self._lease.write(_losing(part, revoke.queue_anchors, now))
+        for part in _parts(lost_issuances):
+            await self._lease.write(_losing(part, revoke.queue_issuances, now))
+        return len(lost_anchors) + len(lost_issuances)
+
+
+def _parts(ids: list[str]) -> Iterable[list[str]]:
+    return (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
+
+
+def _losing(
+    ids: list[str], queue: Callable[[Connection, Sequence[str], str, datetime], list[Issuance]], now: datetime
+) -> Callable[[Connection], None]:
+    """Put what is lost up for revocation: Vault will confirm that it is gone."""
+
+    def lose(conn: Connection) -> None:
+        cause = broker_event(CREDENTIAL_REVOCATION_REQUESTED, now, reason=LOST)
+        events.append(conn, requested(queue(conn, ids, LOST, now), cause))
+
+    return lose
+
+
+def _adopting(intent: AnchorRecord, token: FoundToken, now: datetime) -> Callable[[Connection], None]:
+    """Record the anchor that an intent led to, and put it up for revocation: its secret is lost."""
+
+    def adopt(conn: Connection) -> None:
+        if anchors.activate(conn, intent.id, token.accessor, intent.expires_at):
+            revoke.queue_anchors(conn, [intent.id], "anchor.abandoned", now)
+
+    return adopt
+
+
+def _giving_up(intent: AnchorRecord, now: datetime) -> Callable[[Connection], None]:
+    def give_up(conn: Connection) -> None:
+        anchors.set_state(conn, intent.id, AnchorState.GONE)
+        if tasks.confirm_revoked(conn, intent.task_id, now):
+            events.append(conn, [broker_event(TASK_REVOCATION_CONFIRMED, now, task_id=intent.task_id)])
+
+    return give_up
