@@ -12,6 +12,7 @@ from credbroker.v1 import credential_service_pb2, task_pb2, task_service_pb2
 from broker.serve import options, reading
 from broker.serve.public import MAX_PUBLIC_CALLS
 from tests.contract.serve.harness import GOOD, START, Harness, refused, send
+from tests.fixtures.waiting import until
 
 ISSUE = "credbroker.v1.CredentialService/IssueCredential"
 BOMB_BYTES = 200 * 1024 * 1024
@@ -204,8 +205,10 @@ async def test_connections_are_bounded(harness: Harness, monkeypatch: pytest.Mon
         await send(first)
 
 
-async def test_watchers_of_health_are_bounded(running: Harness) -> None:
-    async with running.channel(token=None) as channel:
+async def test_watchers_of_health_are_bounded(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "MAX_STREAMS_PER_CONNECTION", 2 * MAX_PUBLIC_CALLS)
+    await harness.start()
+    async with harness.channel(token=None) as channel:
         watch: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/grpc.health.v1.Health/Watch")
         watchers = [watch(b"") for _ in range(MAX_PUBLIC_CALLS)]
         for watcher in watchers:
@@ -213,5 +216,16 @@ async def test_watchers_of_health_are_bounded(running: Harness) -> None:
         assert await watch(b"").code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert await send(channel, "grpc.health.v1.Health/Check", b"")
         watchers[0].cancel()
-    async with running.channel() as channel:
+    async with harness.channel() as channel:
         await send(channel)
+
+
+async def test_streams_of_one_connection_are_bounded(running: Harness) -> None:
+    running.tasks.pause()
+    async with running.channel() as channel, running.channel() as other:
+        held = [send(channel) for _ in range(options.MAX_STREAMS_PER_CONNECTION + 1)]
+        await until(lambda: len(running.identify.seen) == options.MAX_STREAMS_PER_CONNECTION)
+        await send(other, "credbroker.v1.TaskService/ListTasks", b"", timeout=0.2).code()
+        assert len(running.identify.seen) == options.MAX_STREAMS_PER_CONNECTION + 1
+        running.tasks.resume()
+        await asyncio.gather(*held)

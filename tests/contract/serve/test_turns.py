@@ -5,11 +5,13 @@ from collections import Counter
 from datetime import timedelta
 
 import grpc
+import pytest
 import structlog
 from credbroker.v1 import lock_pb2, lock_service_pb2, task_service_pb2
 
 from broker import config
 from broker.ids import new_id
+from broker.serve import options
 from tests.contract.serve.harness import START, Harness, RawCall, refused, send
 from tests.fakes.identify import AGENT
 from tests.fixtures.waiting import until
@@ -18,6 +20,12 @@ OTHER = "spiffe://example.test/other"
 COMPLETE = "credbroker.v1.TaskService/CompleteTask"
 LOCK = "credbroker.v1.LockService/CreateLock"
 FLOOD = 200
+
+
+@pytest.fixture(autouse=True)
+def many_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one connection carry a whole flood."""
+    monkeypatch.setattr(options, "MAX_STREAMS_PER_CONNECTION", 1000)
 
 
 def small(harness: Harness, **limits: int) -> config.Limits:
