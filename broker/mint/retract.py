@@ -27,14 +27,13 @@ async def retract(vault: VaultClient, accessor: str, lease_id: str | None, *, in
             within the call, and the engine could not.
     """
     await vault.revoke_token(accessor)
-    if await vault.knows_token(accessor):
-        return False
+    known = await vault.knows_token(accessor)
     if lease_id is None or not await vault.knows_lease(lease_id):
-        return True
-    # Vault revokes leases after it has answered. Asking for the lease itself
-    # starts it again.
+        return not known
+    # Vault revokes leases after it has answered, and not at all when revoking
+    # the token was cut off. Asking for the lease itself starts it again.
     await vault.revoke_lease(lease_id, within_call=insist)
-    return not await vault.knows_lease(lease_id)
+    return not known and not await vault.knows_lease(lease_id)
 
 
 async def is_gone(vault: VaultClient, accessor: str, lease_id: str | None) -> bool:

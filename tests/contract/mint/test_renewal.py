@@ -134,6 +134,18 @@ async def test_revoking_tells_gone_from_forbidden(fake: FakeVault, vault: VaultC
         await retract(vault, "accessor", "lease")
 
 
+async def test_what_vault_half_revoked_is_pending_and_its_lease_goes_all_the_same(
+    fake: FakeVault, vault: VaultClient
+) -> None:
+    fake.leases.add("lease")
+    fake.faults["auth/token/revoke-accessor"] = replaced(400, {"errors": ["token not found"]})
+    fake.faults["auth/token/lookup-accessor"] = replaced(200, {"data": {"num_uses": -1}})
+    assert not await retract(vault, "accessor", "lease")
+    assert fake.leases == set()
+    fake.faults = {}
+    assert await retract(vault, "accessor", "lease")
+
+
 @pytest.mark.parametrize("content", [None, "no certificate"])
 async def test_a_ca_file_that_cannot_be_used_is_a_configuration_error(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "ca.pem"
