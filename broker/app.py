@@ -210,6 +210,7 @@ class App:
             return metrics.Reading(
                 ready=server.is_ready,
                 requests=server.requests,
+                requests_waiting=server.requests_waiting,
                 writes_waiting=parts.store.writes_waiting,
                 reads=parts.store.reads_in_progress,
                 vault_token_left=min(login.seconds_left for login in self._logins),
@@ -252,7 +253,8 @@ class App:
         settings, clock, store, vault = self._settings, self._clock, parts.store, parts.vault
         rules = PolicyCache(lambda record: compile_scope(record, parse_document(record.document, MAPPINGS)))
         anchors = Anchors(store, vault, clock, self.name)
-        revoker = Revoker(store, vault, clock, self.name)
+        confirmed = metrics.revocation_confirmed if settings.metrics is not None else None
+        revoker = Revoker(store, vault, clock, self.name, confirmed)
         undo = Undo(store, vault, anchors, revoker, clock)
         locks = Locks(store, revoker, clock)
         wait = settings.limits.revocation_wait

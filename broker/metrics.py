@@ -92,7 +92,8 @@ _LOCKS = _gauge("locks_in_force", "Locks neither lifted nor expired.", "livemost
 _COUNTED_AT = _gauge("standing_timestamp_seconds", "When the database was last counted, Unix time.", "livemostrecent")
 
 _READY = _gauge("ready", "1 while everything the broker needs answers.", "livemin")
-_REQUESTS_INSIDE = _gauge("requests_in_progress", "Requests being served.", "livesum")
+_REQUESTS_INSIDE = _gauge("requests_in_progress", "Requests let in and not answered.", "livesum")
+_REQUESTS_WAITING = _gauge("requests_waiting", "Requests admitted that wait for their turn.", "livesum", "lane")
 _WRITES_WAITING = _gauge("store_writes_waiting", "Writes that wait for a transaction.", "livesum")
 _READS = _gauge("store_reads_in_progress", "Reads that run or wait for a thread.", "livesum")
 _TOKEN_LEFT = _gauge("vault_token_seconds", "Life left of the broker's Vault token; +Inf without end.", "livemin")
@@ -108,6 +109,7 @@ class Reading:
     Attributes:
         ready: Whether everything it needs answers.
         requests: Requests inside.
+        requests_waiting: Those of them that wait for their turn, by lane.
         writes_waiting: Writes that wait for a transaction.
         reads: Reads that run or wait for a thread.
         vault_token_left: Seconds that its Vault token lives on; 0 without one,
@@ -118,6 +120,7 @@ class Reading:
 
     ready: bool
     requests: int
+    requests_waiting: Mapping[str, int]
     writes_waiting: int
     reads: int
     vault_token_left: float
@@ -135,6 +138,8 @@ CAUSES: Final = MappingProxyType(
         "anchor": "cleanup",
         "caller": "cleanup",
         "mint": "cleanup",
+        "record": "cleanup",
+        "vault": "cleanup",
         "undelivered": "cleanup",
     }
 )
@@ -150,6 +155,8 @@ def set_reading(reading: Reading) -> None:
     """Say how this process stands."""
     _READY.set(reading.ready)
     _REQUESTS_INSIDE.set(reading.requests)
+    for lane, waiting in reading.requests_waiting.items():
+        _REQUESTS_WAITING.labels(lane).set(waiting)
     _WRITES_WAITING.set(reading.writes_waiting)
     _READS.set(reading.reads)
     _TOKEN_LEFT.set(reading.vault_token_left)

@@ -8,10 +8,10 @@ entry over, what this one still has to say about it is refused.
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 from sqlalchemy import Connection
@@ -39,6 +39,8 @@ _LAST_SECONDS = 2.0
 _FIRST_RETRY = timedelta(milliseconds=200)
 _LONGEST_RETRY = timedelta(seconds=30)
 
+Confirmed: TypeAlias = Callable[[Revocation, datetime], None]
+
 log = structlog.get_logger(__name__)
 
 
@@ -47,13 +49,18 @@ class Revoker:
 
     Args:
         replica: Name of this process, which its claims carry.
+        confirmed: Is told of each revocation and when Vault confirmed it, once
+            that is recorded.
     """
 
-    def __init__(self, store: Store, vault: VaultClient, clock: Clock, replica: str) -> None:
+    def __init__(
+        self, store: Store, vault: VaultClient, clock: Clock, replica: str, confirmed: Confirmed | None = None
+    ) -> None:
         self._store = store
         self._vault = vault
         self._clock = clock
         self._replica = replica
+        self._confirmed = confirmed
         self._wake = asyncio.Event()
         self._under_way: dict[str, tuple[asyncio.Task[None], Revocation]] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
@@ -162,7 +169,10 @@ class Revoker:
         """Record an attempt; False when the entry is another replica's by now."""
         now = self._clock.now()
         if gone:
-            return await step(Step.OUTBOX_CONFIRM, self._store.write(lambda conn: confirm(conn, entry, now)))
+            known = await step(Step.OUTBOX_CONFIRM, self._store.write(lambda conn: confirm(conn, entry, now)))
+            if known and self._confirmed is not None:
+                self._confirmed(entry, now)
+            return known
         if error:
             log.warning("revocation failed, will retry", task=entry.task_id, attempts=entry.attempts + 1, reason=error)
         again_at = now + _backoff(entry.attempts)

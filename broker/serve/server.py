@@ -19,7 +19,7 @@ from broker.serve.access import access_table, check_complete
 from broker.serve.gate import Gate
 from broker.serve.health import Health, Readiness
 from broker.serve.interceptor import Identifier, Interceptor
-from broker.serve.lanes import Lanes
+from broker.serve.lanes import Lane, Lanes
 from broker.serve.observing import Observer
 from broker.serve.options import max_calls, server_options
 from broker.serve.public import PublicCalls
@@ -77,12 +77,13 @@ class Server:
         self._refusals = Refusals(record)
         self._health = Health([service.descriptor.full_name for service in services], ready, clock)
         self._public = PublicCalls(clock)
+        self._lanes = Lanes(settings.limits)
         self._interceptor = Interceptor(
             self._table,
             identify,
             self._refusals,
             self._gate,
-            Lanes(settings.limits),
+            self._lanes,
             self._public,
             clock,
             check_clock,
@@ -116,8 +117,13 @@ class Server:
 
     @property
     def requests(self) -> int:
-        """How many requests run."""
+        """How many requests are inside."""
         return self._gate.inside
+
+    @property
+    def requests_waiting(self) -> dict[str, int]:
+        """How many of them are admitted and wait for their turn, by lane."""
+        return {lane.value: self._lanes[lane].waiting for lane in Lane}
 
     @property
     def is_ready(self) -> bool:

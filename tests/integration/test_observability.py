@@ -17,7 +17,7 @@ from tests.integration.refusing import refused
 ISSUE = "credbroker.v1.CredentialService/IssueCredential"
 
 
-FREE = {"le", "version", "python", "work"}
+FREE = {"le", "version", "python"}
 
 
 def database_of(world: World) -> Secret[str]:
@@ -48,13 +48,17 @@ async def test_a_task_leaves_its_times_and_nothing_of_its_own_in_the_metrics(bar
     for step in (Step.ISSUE_LOOK_UP, Step.ISSUE_MINT, Step.ISSUE_DELIVER, Step.TASK_COMPLETE, Step.VAULT_CALL):
         assert grown("credbroker_step_seconds_count", step=step.value) >= 1, step
         assert 0 < grown("credbroker_step_seconds_sum", step=step.value) < 10, step
+    assert grown("credbroker_revocation_lag_seconds_count", cause="task") == 1
+    assert 0 < grown("credbroker_revocation_lag_seconds_sum", cause="task") < 10
     for (name, labels), _ in after.items():
         for label, value in labels:
             assert label in FREE or value in VALUES[label], (name, label, value)
 
     async def counted() -> bool:
         found = await scrape(address)
-        return found["credbroker_ready", labelled()] == 1 and found["credbroker_vault_token_seconds", labelled()] > 60
+        held = [found.get(("credbroker_lease_held", labelled(work=work))) for work in ("sweep", "reap")]
+        ready = found["credbroker_ready", labelled()] == 1
+        return ready and held == [1, 1] and found["credbroker_vault_token_seconds", labelled()] > 60
 
     await until(counted)
     assert abs((await scrape(address))["credbroker_clock_ahead_seconds", labelled()]) < 5

@@ -94,6 +94,9 @@ def test_the_lag_of_a_revocation_is_measured_by_cause() -> None:
         ("mint.interrupted", "cleanup"),
         ("mint_failed", "cleanup"),
         ("anchor.abandoned", "cleanup"),
+        ("record.failed", "cleanup"),
+        ("vault.lost", "cleanup"),
+        ("undelivered", "cleanup"),
         ("", "other"),
         ("whatever a caller wrote", "other"),
     ],
@@ -106,7 +109,7 @@ def test_gauges_say_how_things_stand() -> None:
     standing = Standing(1, 2, 3, 4, 5, 6, NOW - 90 * SECOND, 7)
 
     metrics.set_standing(standing, NOW)
-    metrics.set_reading(Reading(True, 8, 9, 10, float("inf"), -2 * SECOND, {"sweep": True}))
+    metrics.set_reading(Reading(True, 8, {"serve": 5}, 9, 10, float("inf"), -2 * SECOND, {"sweep": True}))
 
     found = now_measured()
     named = {name: value for (name, labels), value in found.items() if not labels}
@@ -124,6 +127,7 @@ def test_gauges_say_how_things_stand() -> None:
     assert named["credbroker_store_reads_in_progress"] == 10
     assert named["credbroker_vault_token_seconds"] == float("inf")
     assert named["credbroker_clock_ahead_seconds"] == -2
+    assert found["credbroker_requests_waiting", labelled(lane="serve")] == 5
     assert found["credbroker_lease_held", labelled(work="sweep")] == 1
 
     metrics.set_standing(Standing(0, 0, 0, 0, 0, 0, None, 0), datetime.now(UTC))
@@ -139,7 +143,7 @@ from broker.model import Standing
 from broker.serve.observing import Ended
 metrics.set_build("1.2.3")
 metrics.observe_request(Call("credbroker.v1.TaskService/StartTask", "", datetime.now(UTC)), ())(Ended("OK", "", 0.1))
-metrics.set_reading(metrics.Reading(sys.argv[1] == "ready", 3, 0, 0, 60.0, None, {"sweep": sys.argv[1] == "ready"}))
+metrics.set_reading(metrics.Reading(sys.argv[1] == "ready", 3, {}, 0, 0, 60.0, None, {"sweep": sys.argv[1] == "ready"}))
 metrics.set_standing(Standing(5, 0, 0, 0, 0, 0, None, 0), datetime.now(UTC))
 print("measured", flush=True)
 sys.stdin.read()

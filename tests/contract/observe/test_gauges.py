@@ -40,7 +40,7 @@ def shown(name: str) -> float:
 
 
 def reading(requests: int = 0) -> Reading:
-    return Reading(True, requests, 0, 0, 60.0, None, {})
+    return Reading(True, requests, {}, 0, 0, 60.0, None, {})
 
 
 async def test_the_database_is_counted_once_in_a_while_and_this_process_at_every_turn(
