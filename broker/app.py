@@ -47,6 +47,7 @@ from broker.sweep import Sweeper
 from broker.takeback import Takeback
 from broker.tasks import Tasks
 from broker.undo import Undo
+from broker.watch import Watch
 
 RELEASE: Final = version("credbroker-server")
 RELOAD_INTERVAL: Final = timedelta(seconds=5)
@@ -143,6 +144,7 @@ class App:
         settings, clock, held = self._settings, self._clock, self._exit
         parts = await self._parts()
         workflows, duties = self._workflows(parts)
+        watch = Watch(parts.store, workflows.locks, clock, settings.automatic_locks)
 
         async def record(event: AuditEvent) -> None:
             await parts.store.write(lambda conn: events.append(conn, [event]))
@@ -162,10 +164,10 @@ class App:
             trust_bundle=parts.attestation.trust_bundle_pem,
             clock=clock,
             check_clock=parts.guard.check,
-            observers=self._observers(),
+            observers=self._observers(watch),
             share_ports=self._share_ports,
         )
-        for duty in duties:
+        for duty in (*duties, watch):
             self._background.append(duty.start())
             held.push_async_callback(duty.stop)
         held.push_async_callback(workflows.issuer.drain)
@@ -185,9 +187,9 @@ class App:
             if listener is not None and port is not None:
                 self.addresses[name] = f"{listener.address.rpartition(':')[0]}:{port}"
 
-    def _observers(self) -> list[Observer]:
+    def _observers(self, watch: Watch) -> list[Observer]:
         """Begin to observe steps, and return who is told of requests."""
-        observers: list[Observer] = []
+        observers: list[Observer] = [lambda call, _: lambda ended: watch.note(call, ended.reason)]
         if self._settings.metrics is not None:
             self._exit.callback(observe(metrics.step_observer(self._clock)))
             observers.append(metrics.observe_request)

@@ -169,6 +169,33 @@ class Limits(Strict):
     revocation_wait: Duration = timedelta(seconds=2)
 
 
+def _window(span: timedelta) -> timedelta:
+    if span > timedelta(hours=1):
+        raise ValueError("must be at most 1h")
+    return span
+
+
+class Threshold(Strict):
+    """So many within such a span, at most an hour."""
+
+    count: Annotated[int, Field(ge=1, le=100_000)]
+    within: Annotated[Duration, AfterValidator(_window)]
+
+
+class AutomaticLocks(Strict):
+    """When the broker locks an agent by itself; what is absent locks nobody.
+
+    Attributes:
+        refusals: So many requests refused for what the agent asked.
+        issuances: So many credentials issued.
+        ttl: How long such a lock lasts.
+    """
+
+    refusals: Threshold | None = None
+    issuances: Threshold | None = None
+    ttl: Duration = timedelta(minutes=15)
+
+
 class Log(Strict):
     """Structured logs on standard error."""
 
@@ -220,6 +247,7 @@ class Settings(Strict):
     fingerprint_key_file: FilePath
     tasks: Tasks = Tasks()
     limits: Limits = Limits()
+    automatic_locks: AutomaticLocks = AutomaticLocks()
     log: Log = Log()
     metrics: Metrics | None = None
     traces: Traces | None = None

@@ -1,6 +1,7 @@
 """Identifiers: UUIDv7 (RFC 9562), which sort by the time they were made."""
 
 import uuid
+from datetime import timedelta
 
 import uuid_utils
 
@@ -10,6 +11,14 @@ from broker.errors import FieldViolation, InvalidArgument
 def new_id() -> str:
     """Return a new UUIDv7 in canonical text form."""
     return str(uuid_utils.uuid7())
+
+
+def first_id(within: timedelta) -> str:
+    """Return the least identifier that can have been made within the last such span, by the clock that makes them."""
+    made_now = uuid_utils.uuid7().int >> 80  # milliseconds since 1970
+    milliseconds = max(made_now - within // timedelta(milliseconds=1), 0)
+    text = f"{milliseconds:012x}"
+    return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
 
 
 def parse_id(text: str, field: str) -> str:

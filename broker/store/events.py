@@ -1,12 +1,14 @@
 """Audit events: appended, never changed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, union_all
+from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, text, union_all
 
 from broker.model import AuditEvent, Issuance, Outcome, Page
 from broker.store import filters, schema
 from broker.store.cleaning import clean, clean_json, clean_key
+from broker.store.columns import constant
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
 
@@ -29,6 +31,20 @@ _OF_TASK = (
     .subquery()
 )
 _LIFE = union_all(_OF_ISSUANCE, _OF_TASK.select()).order_by("id")
+# The first two conditions are those of the index that was made for it.
+_REFUSED: Select[Any] = (
+    select(literal_column("1"))
+    .where(
+        _table.c.outcome == constant(Outcome.DENIED),
+        text("reason <> 'LOCKED'"),
+        _table.c.agent == bindparam("agent_"),
+        _table.c.id >= bindparam("since_"),
+        _table.c.actor == bindparam("agent_"),
+        _table.c.reason.in_(bindparam("reasons_", expanding=True)),
+    )
+    .limit(bindparam("most_"))
+)
+_COUNT_REFUSED = select(func.count()).select_from(_REFUSED.subquery())
 
 _LISTING = Listing(
     "events",
@@ -68,6 +84,20 @@ def _storable(event: AuditEvent) -> dict[str, object]:
 def of_issuance(conn: Connection, issuance: Issuance) -> list[AuditEvent]:
     """Return the events of a credential's life, its task's start and end included, oldest first."""
     return _rows.all(conn, _LIFE, {"issuance_id_": issuance.id, "task_id_": issuance.task_id})
+
+
+def count_refused(conn: Connection, agent: str, since: str, reasons: Collection[str], most: int) -> int:
+    """Count the requests of an agent that were refused for some reasons.
+
+    Args:
+        conn: The transaction.
+        agent: Who asked.
+        since: The least identifier of an event that counts.
+        reasons: Which refusals; never ``LOCKED``.
+        most: Where counting stops.
+    """
+    values = {"agent_": agent, "since_": since, "reasons_": sorted(reasons), "most_": most}
+    return int(conn.execute(_COUNT_REFUSED, values).scalar_one())
 
 
 def page(conn: Connection, page: Page) -> PageOf[AuditEvent]:

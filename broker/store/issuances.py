@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, or_, select, text, update
+from sqlalchemy import Connection, Select, bindparam, func, literal_column, or_, select, text, update
 
 from broker.model import LIVE_ISSUANCES, Issuance, IssuanceState, Page, Revocability, Selection
 from broker.store import filters, schema
@@ -97,6 +97,16 @@ _COUNT_SINCE = select(func.count()).where(
     _table.c.created_at >= bindparam("since_"),
     _table.c.state != IssuanceState.FAILED,
 )
+_ISSUED: Select[Any] = (
+    select(literal_column("1"))
+    .where(
+        _table.c.agent == bindparam("agent_"),
+        _table.c.id >= bindparam("since_"),
+        _table.c.state != IssuanceState.FAILED,
+    )
+    .limit(bindparam("most_"))
+)
+_COUNT_ISSUED = select(func.count()).select_from(_ISSUED.subquery())
 _LOCK_LIMITS = text(f"SELECT pg_advisory_xact_lock({_LIMITS_LOCK})")
 
 _LISTING = Listing(
@@ -277,6 +287,18 @@ def _counting_live(names: tuple[str, ...]) -> Select[int]:
 def count_since(conn: Connection, *, agent: str, scope: str, since: datetime) -> int:
     """Count what an agent was issued under a scope since a moment; failed attempts do not count."""
     return int(conn.execute(_COUNT_SINCE, {"agent_": agent, "scope_": scope, "since_": since}).scalar_one())
+
+
+def count_issued(conn: Connection, agent: str, since: str, most: int) -> int:
+    """Count what an agent was issued under any scope; failed attempts do not count.
+
+    Args:
+        conn: The transaction.
+        agent: Whose.
+        since: The least identifier of an issuance that counts.
+        most: Where counting stops.
+    """
+    return int(conn.execute(_COUNT_ISSUED, {"agent_": agent, "since_": since, "most_": most}).scalar_one())
 
 
 def page(conn: Connection, page: Page) -> PageOf[Issuance]:

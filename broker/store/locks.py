@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, bindparam, or_, update
 
-from broker.model import Lock, Page
+from broker.model import Lock, LockKind, Page
 from broker.store import schema
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
@@ -24,6 +24,16 @@ _LIFT = (
     .values(lifted_at=bindparam("now_"), lifted_by=bindparam("by_"))
     .returning(*_rows.columns)
 )
+_LATEST_BY = (
+    _rows.select(
+        _table.c.id >= bindparam("since_"),
+        _table.c.kind == LockKind.AGENT,
+        _table.c.target == bindparam("agent_"),
+        _table.c.creator == bindparam("creator_"),
+    )
+    .order_by(_table.c.id.desc())
+    .limit(1)
+)
 _LISTING = Listing("locks", _rows, _table.c.id)
 
 
@@ -35,6 +45,11 @@ def insert(conn: Connection, lock: Lock) -> None:
 def in_force(conn: Connection, now: datetime) -> list[Lock]:
     """Return the locks that are neither lifted nor expired, oldest first."""
     return _rows.all(conn, _IN_FORCE, {"now_": now})
+
+
+def latest_of_agent(conn: Connection, agent: str, creator: str, since: str) -> Lock | None:
+    """Return the newest lock on exactly this agent by this creator, ended or not, unless its identifier is older."""
+    return _rows.one(conn, _LATEST_BY, {"agent_": agent, "creator_": creator, "since_": since})
 
 
 def lift(conn: Connection, lock_id: str, by: str, now: datetime) -> Lock | None:

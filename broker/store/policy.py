@@ -22,8 +22,16 @@ def pin_revision(conn: Connection) -> int:
     return int(conn.execute(_PIN).scalar_one())
 
 
-def raise_revision(conn: Connection) -> int:
-    """Make what was decided before unfit to be recorded, and return the new revision."""
+def hold(conn: Connection) -> None:
+    """Let nobody else record a decision or change the rules before this transaction ends.
+
+    On SQLite a write transaction does so anyway.
+    """
     if conn.dialect.name == "postgresql":
         conn.execute(_STAND_IN_LINE)
+
+
+def raise_revision(conn: Connection) -> int:
+    """Make what was decided before unfit to be recorded, and return the new revision."""
+    hold(conn)
     return int(conn.execute(_RAISE).scalar_one())

@@ -244,4 +244,5 @@ events = Table(
     Index(None, "scope", "id"),
     Index(None, "type", "id"),
     Index(None, "time"),
+    _partial("ix_events_refused", "agent", "id", where="outcome = 'denied' AND reason <> 'LOCKED'"),
 )

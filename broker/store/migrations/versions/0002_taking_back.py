@@ -36,6 +36,7 @@ def upgrade() -> None:
     _again("ix_issuances_minting_created_at", "issuances", "state", "created_at", where="state = 'minting'")
     _partial("ix_anchors_active", "anchors", "state", "id", where="state = 'active'")
     _partial("ix_issuances_live_agent", "issuances", "agent", where=_LIVE)
+    _partial("ix_events_refused", "events", "agent", "id", where="outcome = 'denied' AND reason <> 'LOCKED'")
     _tables()
 
 
