@@ -34,7 +34,8 @@ BATCH: Final = 64
 
 _ATTEMPT_SECONDS = 25.0
 _LONGEST_WAIT = HOLD.total_seconds() - _ATTEMPT_SECONDS - 5.0
-_IDLE_SECONDS = 1.0
+_IDLE_SECONDS = 0.5
+_POLL_SECONDS = 0.05
 _LAST_SECONDS = 2.0
 _FIRST_RETRY = timedelta(milliseconds=200)
 _LONGEST_RETRY = timedelta(seconds=30)
@@ -99,12 +100,15 @@ class Revoker:
         """
         with contextlib.suppress(TimeoutError, BrokerError):
             async with asyncio.timeout(wait.total_seconds()):
-                self._begin(await self._claim(BATCH, task_id))
-                entries = await self._store.read(lambda conn: revocations.of_task(conn, task_id))
-                working = [self._under_way[entry.id][0] for entry in entries if entry.id in self._under_way]
-                if working:
-                    await asyncio.wait(working)
+                while await self._unsettled(task_id):
+                    self._begin(await self._claim(BATCH, task_id))
+                    working = [work for work, entry in self._under_way.values() if entry.task_id == task_id]
+                    await (asyncio.wait(working) if working else self._clock.sleep(_POLL_SECONDS))
         self.wake()
+
+    async def _unsettled(self, task_id: str) -> bool:
+        entries = await self._store.read(lambda conn: revocations.of_task(conn, task_id))
+        return any(entry.confirmed_at is None for entry in entries)
 
     async def _run(self) -> None:
         while True:
@@ -131,17 +135,32 @@ class Revoker:
         return await step(Step.OUTBOX_CLAIM, self._store.write(claim))
 
     def _begin(self, claimed: Sequence[Revocation]) -> None:
+        now = self._clock.monotonic()
         for entry in claimed:
             if entry.id not in self._under_way:
                 with deadline.lifted():
-                    work = asyncio.create_task(self._work(entry, self._clock.monotonic()), name=f"revoke {entry.id}")
+                    work = asyncio.create_task(
+                        self._work(entry, now, self._anchors_of(entry)), name=f"revoke {entry.id}"
+                    )
                 self._under_way[entry.id] = work, entry
                 work.add_done_callback(partial(self._done, entry.id))
 
     def _done(self, entry_id: str, _work: asyncio.Task[None]) -> None:
         del self._under_way[entry_id]
 
-    async def _work(self, entry: Revocation, claimed_at: float) -> None:
+    def _anchors_of(self, entry: Revocation) -> list[asyncio.Task[None]]:
+        """Return the work on the anchors that an issuance's token may hang from."""
+        if entry.anchor_id is not None:
+            return []
+        return [
+            work
+            for work, other in self._under_way.values()
+            if other.anchor_id is not None and other.task_id == entry.task_id
+        ]
+
+    async def _work(self, entry: Revocation, claimed_at: float, first: Sequence[asyncio.Task[None]]) -> None:
+        if first:
+            await asyncio.wait(first)  # what hangs from them is gone by then, with one call
         async with self._slots:
             if self._clock.monotonic() - claimed_at > _LONGEST_WAIT:
                 return  # it is somebody else's by the time an attempt could end
