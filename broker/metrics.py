@@ -134,7 +134,7 @@ CAUSES: Final = MappingProxyType(
         "lock": "lock",
         "expired": "expiry",
         "agent": "agent",
-        "admin": "admin",
+        "revocation": "admin",
         "anchor": "cleanup",
         "caller": "cleanup",
         "mint": "cleanup",

@@ -91,6 +91,7 @@ def test_the_lag_of_a_revocation_is_measured_by_cause() -> None:
         ("lock 0190f5b4", "lock"),
         ("expired", "expiry"),
         ("agent.revoked", "agent"),
+        ("revocation 0190f5b4", "admin"),
         ("mint.interrupted", "cleanup"),
         ("mint_failed", "cleanup"),
         ("anchor.abandoned", "cleanup"),
