@@ -170,7 +170,8 @@ class App:
         for duty in (*duties, watch):
             self._background.append(duty.start())
             held.push_async_callback(duty.stop)
-        held.push_async_callback(workflows.issuer.drain)
+        for working in (workflows.issuer, workflows.takeback):
+            held.push_async_callback(working.drain)
         self._background.append(asyncio.create_task(self._reload(parts.attestation), name="reload"))
         held.callback(self._background[-1].cancel)
         await self._measure(parts, server)
@@ -258,15 +259,15 @@ class App:
         confirmed = metrics.revocation_confirmed if settings.metrics is not None else None
         revoker = Revoker(store, vault, clock, self.name, confirmed)
         undo = Undo(store, vault, anchors, revoker, clock)
-        locks = Locks(store, revoker, clock)
         wait = settings.limits.revocation_wait
+        locks = Locks(store, revoker, clock, wait)
         workflows = Workflows(
             tasks=Tasks(store, rules, anchors, revoker, wait),
             issuer=Issuer(store, vault, rules, anchors, revoker, undo, parts.key),
             holdings=Holdings(store, vault, rules, revoker, wait),
             scopes=Scopes(store, rules),
             locks=locks,
-            takeback=Takeback(store),
+            takeback=Takeback(store, revoker, clock, wait),
             status=Status(store, vault, parts.guard, self.name, RELEASE),
             query=Query(store),
         )

@@ -157,7 +157,8 @@ class Limits(Strict):
             turn; more are refused with OVERLOADED.
         max_request_time: Deadline of a request that has none, or a later one.
         drain_timeout: How long running requests may take after SIGTERM.
-        revocation_wait: How long CompleteTask waits for Vault's confirmation.
+        revocation_wait: How long whatever takes credentials back waits for
+            Vault's confirmation before it says what is pending.
     """
 
     max_message_bytes: Annotated[int, Field(ge=1024, le=4 * 1024 * 1024)] = 128 * 1024

@@ -1,6 +1,6 @@
 """Locks: the kill switch. From its commit on nothing is issued, and what is out is taken back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -12,9 +12,10 @@ from broker.audit import Call, broker_event
 from broker.audit.catalogue import LOCK_CREATED, LOCK_ENFORCED, LOCK_LIFTED, TASK_LOCKED
 from broker.authorize import check_pattern, matches_agent
 from broker.clock import Clock
+from broker.confirmation import wait_confirmed
 from broker.errors import FieldViolation, InvalidArgument, LockNotFound
 from broker.ids import new_id
-from broker.model import AuditEvent, JsonValue, Lock, LockKind, Page, Selection, Task, TaskState
+from broker.model import AuditEvent, Issuance, JsonValue, Lock, LockKind, Page, Selection, Task, TaskState
 from broker.outbox import Revoker
 from broker.revoke import queue_selection
 from broker.step import Step, step
@@ -31,10 +32,10 @@ _BEFORE_ALL = "00000000-0000-0000-0000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
-    """How much a lock ended."""
+    """What a lock ended: how many tasks, and which issuances."""
 
     tasks: int = 0
-    issuances: int = 0
+    issuances: tuple[str, ...] = ()
 
     def __add__(self, other: "TakenBack") -> "TakenBack":
         return TakenBack(self.tasks + other.tasks, self.issuances + other.issuances)
@@ -42,23 +43,33 @@ class TakenBack:
 
 @dataclass(frozen=True, slots=True)
 class CreatedLock:
-    """A new lock and what it took back at once."""
+    """A new lock and what it took back at once.
+
+    ``pending_issuances`` are those of the revoked ones that Vault has not
+    confirmed to be gone yet.
+    """
 
     lock: Lock
     ended_tasks: int
     revoked_issuances: int
+    pending_issuances: int
 
 
 class Locks:
-    """What admins do with locks, and the broker by itself."""
+    """What admins do with locks, and the broker by itself.
 
-    def __init__(self, store: Store, revoker: Revoker, clock: Clock) -> None:
+    Args:
+        wait: How long creating one waits for Vault's confirmation.
+    """
+
+    def __init__(self, store: Store, revoker: Revoker, clock: Clock, wait: timedelta) -> None:
         self._store = store
         self._revoker = revoker
         self._clock = clock
+        self._wait = wait
 
     async def create(self, call: Call, kind: LockKind, target: str, reason: str, ttl: timedelta | None) -> CreatedLock:
-        """Lock an agent, agents by pattern, a task or a scope.
+        """Lock an agent, agents by pattern, a task or a scope, and wait a while for Vault's confirmation.
 
         Raises:
             InvalidArgument: when the pattern is not one.
@@ -81,7 +92,10 @@ class Locks:
         with deadline.lifted():
             await step(Step.LOCK_CREATE, self._store.write(lambda conn: store_lock(conn, lock, event)))
             taken = await self.enforce(lock, call.event(LOCK_ENFORCED))
-        return CreatedLock(lock, ended_tasks=taken.tasks, revoked_issuances=taken.issuances)
+        pending = await wait_confirmed(self._store, self._clock, taken.issuances, self._wait)
+        return CreatedLock(
+            lock, ended_tasks=taken.tasks, revoked_issuances=len(taken.issuances), pending_issuances=pending
+        )
 
     async def list(self, call: Call, page: Page) -> PageOf[Lock]:
         """Return a page of the locks in force, newest first."""
@@ -137,7 +151,7 @@ class Locks:
         total = TakenBack()
         while True:
             taken = await step(Step.LOCK_ENFORCE, self._store.write(_revoking(lock, cause)))
-            if taken.issuances == 0:
+            if not taken.issuances:
                 return total
             self._revoker.wake()
             total += taken
@@ -163,6 +177,10 @@ def facts(lock: Lock) -> dict[str, str | int]:
     return said
 
 
+def _ids(found: Iterable[Issuance]) -> tuple[str, ...]:
+    return tuple(issuance.id for issuance in found)
+
+
 def _matches(lock: Lock, task: Task) -> bool:
     return matches_agent(lock.target, task.agent)
 
@@ -184,7 +202,7 @@ def _ending(lock: Lock, held: Sequence[Task], cause: AuditEvent) -> Callable[[Co
     def work(conn: Connection) -> TakenBack:
         because = replace(cause, type=TASK_LOCKED, reason=f"lock {lock.id}")
         ended = end(conn, [task.id for task in held], TaskState.LOCKED, cause.time, because)
-        return _note(conn, lock, cause, TakenBack(len(ended.tasks), len(ended.issuances)))
+        return _note(conn, lock, cause, TakenBack(len(ended.tasks), _ids(ended.issuances)))
 
     return work
 
@@ -194,7 +212,7 @@ def _revoking(lock: Lock, cause: AuditEvent) -> Callable[[Connection], TakenBack
         because = replace(cause, reason=f"lock {lock.id}")
         moved = queue_selection(conn, Selection(scope=lock.target), because.reason, cause.time, CHUNK)
         events.append(conn, requested(moved, because))
-        return _note(conn, lock, cause, TakenBack(0, len(moved)))
+        return _note(conn, lock, cause, TakenBack(0, _ids(moved)))
 
     return work
 
@@ -205,7 +223,7 @@ def _note(conn: Connection, lock: Lock, cause: AuditEvent, taken: TakenBack) -> 
             **cause.attributes,
             "lock_id": lock.id,
             "ended_tasks": taken.tasks,
-            "revoked_issuances": taken.issuances,
+            "revoked_issuances": len(taken.issuances),
         }
         events.append(conn, [replace(cause, id=new_id(), attributes=said)])
     return taken

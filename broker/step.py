@@ -49,6 +49,9 @@ class Step(StrEnum):
     TASK_HEARTBEAT = "task.heartbeat"
     TASK_COMPLETE = "task.complete"
 
+    TAKEBACK_ORDER = "takeback.order"
+    TAKEBACK_REVOKE = "takeback.revoke"
+
     LOCK_CREATE = "lock.create"
     LOCK_FIND = "lock.find"
     LOCK_ENFORCE = "lock.enforce"

@@ -26,6 +26,7 @@ SCOPE_DELETED: Final = "scope.deleted"
 SCOPE_ACCESS_EXPLAINED: Final = "scope.access_explained"
 
 UNRECORDED_IN_VAULT: Final = "vault.token_unrecorded"
+REVOCATION_ORDERED: Final = "revocation.ordered"
 
 LOCK_CREATED: Final = "lock.created"
 LOCK_ENFORCED: Final = "lock.enforced"

@@ -113,6 +113,16 @@ def holds(lock: Lock) -> str:
     return "nothing" if kind is None else f"{_TARGETS[kind]} {getattr(lock.target, kind)}"
 
 
+def confirmation(confirmed: int, pending: int) -> str:
+    """Say what Vault has confirmed of what was put up for revocation, and what to do about the rest."""
+    if not pending:
+        return "Vault has confirmed that nothing of it is left"
+    return (
+        f"Vault has confirmed {confirmed}, {pending} pending: the broker keeps asking, "
+        "and `broker revocations` shows what holds them up"
+    )
+
+
 def _ends(lock: Lock) -> str:
     return full_time(when(lock.expire_time)) if lock.HasField("expire_time") else "when lifted"
 

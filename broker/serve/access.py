@@ -47,6 +47,7 @@ _TABLE: dict[str, Rule] = {
     "credbroker.v1.LockService/CreateLock": _ADMIN,
     "credbroker.v1.LockService/ListLocks": _OPERATORS,
     "credbroker.v1.LockService/DeleteLock": _ADMIN,
+    "credbroker.v1.RevocationService/RevokeIssuances": _ADMIN,
     "credbroker.v1.RevocationService/ListRevocations": _OPERATORS,
     "credbroker.v1.StatusService/GetStatus": _OPERATORS,
     "credbroker.v1.AuditService/ListIssuances": _AUDITOR,
@@ -63,6 +64,7 @@ IN_DOUBT_TOO: Final = frozenset(
         "credbroker.v1.TaskService/CompleteTask",
         "credbroker.v1.CredentialService/RevokeCredential",
         "credbroker.v1.LockService/CreateLock",
+        "credbroker.v1.RevocationService/RevokeIssuances",
         "credbroker.v1.StatusService/GetStatus",
     }
 )

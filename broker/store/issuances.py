@@ -55,6 +55,7 @@ _REVOKE = update(_table).where(_revocable).values(_revoking_values).returning(*_
 _REVOKE_OF_TASKS = _REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True)))
 _REVOKE_OF_ANCHORS = _REVOKE.where(_table.c.anchor_id.in_(bindparam("anchor_ids_", expanding=True)))
 _REVOKE_LISTED = _REVOKE.where(_listed)
+_STILL_REVOKING = select(_table.c.id).where(_listed, _revoking)
 _RELEASE_REQUEST = update(_table).where(_by_id).values(request_id=None)
 _FAIL = (
     update(_table)
@@ -226,6 +227,11 @@ def _selecting(names: tuple[str, ...]) -> Select[Any]:
     # States are listed as the partial indices list them, so that these are used.
     conditions = [_table.c[name] == bindparam(f"{name}_") for name in names]
     return _rows.select(_live, _revocable, *conditions).limit(bindparam("limit_"))
+
+
+def revoking(conn: Connection, ids: Sequence[str]) -> list[str]:
+    """Return which of these issuances Vault has not confirmed to be gone."""
+    return [str(found) for found in conn.execute(_STILL_REVOKING, {"ids_": list(ids)}).scalars()]
 
 
 def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: bool = False) -> list[Issuance]:

@@ -105,6 +105,9 @@ class FakeBroker(
         filters: The filters of list calls, as they arrived.
         answering: Cleared, GetScope does not answer.
         meddle: Whether somebody else changes a scope just before each update.
+        pending: How many credentials a new lock leaves unconfirmed.
+        orders: What RevokeIssuances was asked.
+        taken_back: What it answers.
         status: What GetStatus answers.
         page_size: The most items of a page, whatever is asked for.
         message: What GetScope says of a scope that is not there.
@@ -115,6 +118,9 @@ class FakeBroker(
     def __init__(self) -> None:
         self.scopes: dict[str, list[scope_pb2.Scope]] = {}
         self.locks: list[lock_pb2.Lock] = []
+        self.pending = 0
+        self.orders: list[revocation_service_pb2.RevokeIssuancesRequest] = []
+        self.taken_back = revocation_service_pb2.RevokeIssuancesResponse()
         self.revocations: list[revocation_pb2.Revocation] = []
         self.status = status_service_pb2.GetStatusResponse()
         self.tasks: list[task_pb2.Task] = []
@@ -218,7 +224,13 @@ class FakeBroker(
         held = [task for task in self.tasks if task.agent == request.target.agent]
         for task in held:
             task.state = task_pb2.TASK_STATE_LOCKED
-        return lock_service_pb2.CreateLockResponse(lock=lock, ended_tasks=len(held), revoked_issuances=2 * len(held))
+        return lock_service_pb2.CreateLockResponse(
+            lock=lock,
+            ended_tasks=len(held),
+            revoked_issuances=2 * len(held),
+            confirmed_issuances=2 * len(held) - self.pending,
+            pending_issuances=self.pending,
+        )
 
     def ListLocks(
         self, request: lock_service_pb2.ListLocksRequest, context: grpc.ServicerContext
@@ -234,6 +246,18 @@ class FakeBroker(
             refuse(context, grpc.StatusCode.NOT_FOUND, "LOCK_NOT_FOUND", "there is no such lock in force")
         self.locks = left
         return lock_service_pb2.DeleteLockResponse()
+
+    def RevokeIssuances(
+        self, request: revocation_service_pb2.RevokeIssuancesRequest, context: grpc.ServicerContext
+    ) -> revocation_service_pb2.RevokeIssuancesResponse:
+        asked = revocation_service_pb2.RevokeIssuancesRequest()
+        asked.CopyFrom(request)
+        self.orders.append(asked)
+        answer = revocation_service_pb2.RevokeIssuancesResponse()
+        answer.CopyFrom(self.taken_back)
+        if request.validate_only:
+            answer.id, answer.confirmed_issuances, answer.pending_issuances = "", 0, 0
+        return answer
 
     def ListRevocations(
         self, request: revocation_service_pb2.ListRevocationsRequest, context: grpc.ServicerContext

@@ -34,6 +34,7 @@ from broker.model import (
     Revocability,
     Revocation,
     ScopeRecord,
+    Selection,
     Task,
     TaskSpec,
     TaskState,
@@ -42,7 +43,9 @@ from broker.scopes import Question, ScopeView
 from broker.secret import Secret
 from broker.status import Report
 from broker.store.paging import PageOf
-from tests.fixtures.records import a_report
+from broker.store.selections import Extent
+from broker.takeback import Revoked
+from tests.fixtures.records import NOW, a_report
 
 
 class Controls:
@@ -304,7 +307,7 @@ class FakeLocks(Controls):
             expires_at=call.now + ttl if ttl else None,
         )
         self.locks[lock.id] = lock
-        return CreatedLock(lock, ended_tasks=2, revoked_issuances=5)
+        return CreatedLock(lock, ended_tasks=2, revoked_issuances=5, pending_issuances=1)
 
     async def list(self, call: Call, page: Page) -> PageOf[Lock]:
         await self.enter(call)
@@ -321,10 +324,22 @@ class FakeTakeback(Controls):
     def __init__(self) -> None:
         super().__init__()
         self.unconfirmed: list[Revocation] = []
+        self.wanted: list[tuple[Selection, str | None]] = []
+        self.extent = Extent(matching=3, siblings=1, expiring=2, earlier=4, last_expires_at=NOW)
 
     async def pending(self, call: Call, page: Page) -> PageOf[Revocation]:
         await self.enter(call)
         return PageOf(self.unconfirmed[: page.size], self.page(page, self.unconfirmed))
+
+    async def count(self, call: Call, wanted: Selection) -> Extent:
+        await self.enter(call)
+        self.wanted.append((wanted, None))
+        return self.extent
+
+    async def revoke(self, call: Call, wanted: Selection, reason: str) -> Revoked:
+        await self.enter(call)
+        self.wanted.append((wanted, reason))
+        return Revoked(id=new_id(), extent=self.extent, matching=5, siblings=2, pending=3)
 
 
 class FakeStatus(Controls):

@@ -40,6 +40,11 @@ def lock(
 ) -> None:
     """Refuse from now on, and revoke what is out: at once, without asking.
 
+    A lock on agents or on a task ends the tasks it holds; one on a scope takes
+    back what was issued under it and leaves the tasks. It says what Vault has
+    confirmed to be gone and what is pending; the broker keeps asking until
+    everything is.
+
     Example: broker lock agent spiffe://a.org/reports --reason leaked --ttl 2h
 
     In a pattern, * stands for one segment of the path, a final ** for the rest:
@@ -49,7 +54,7 @@ def lock(
     from credbroker.v1.lock_service_pb2 import CreateLockRequest
 
     from broker.cli.inputs import duration_option
-    from broker.cli.views import holds
+    from broker.cli.views import confirmation, holds
     from broker.terminal import printable
 
     request = CreateLockRequest(target=LockTarget(**{_FIELDS[kind]: target}), reason=reason)
@@ -60,6 +65,8 @@ def lock(
     def tell() -> None:
         say(printable(f"locked {holds(reply.lock)} ({reply.lock.id})"))
         say(f"ended tasks: {reply.ended_tasks}; credentials put up for revocation: {reply.revoked_issuances}")
+        if reply.revoked_issuances:
+            say(confirmation(reply.confirmed_issuances, reply.pending_issuances))
 
     print_one(to_json(reply), output, tell)
 

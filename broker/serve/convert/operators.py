@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from credbroker.v1 import lock_pb2, lock_service_pb2, scope_service_pb2
+from credbroker.v1 import lock_pb2, lock_service_pb2, revocation_pb2, revocation_service_pb2, scope_service_pb2
 
-from broker.model import LockKind
+from broker.model import LockKind, Selection
 from broker.scopes import Question
 from broker.serve.convert.checks import MAX_PURPOSE, Checks
 from broker.serve.convert.structs import read_struct
@@ -97,6 +97,15 @@ def new_lock(message: lock_service_pb2.CreateLockRequest) -> NewLock:
     return lock
 
 
+def selection(message: revocation_service_pb2.RevokeIssuancesRequest) -> tuple[Selection, str]:
+    """Return what an admin wants to take back, and why."""
+    checks = Checks()
+    wanted = _selected(checks, message.selector)
+    reason = checks.text(message.reason, "reason", longest=MAX_REASON)
+    checks.done()
+    return wanted, reason
+
+
 def _document(checks: Checks, text: str) -> str:
     if not text:
         checks.violate("document", "is required")
@@ -105,6 +114,26 @@ def _document(checks: Checks, text: str) -> str:
 
 def _etag(checks: Checks, value: str) -> str:
     return checks.text(value, "etag", longest=MAX_ETAG)
+
+
+def _selected(checks: Checks, selector: revocation_pb2.RevocationSelector) -> Selection:
+    match selector.WhichOneof("selector"):
+        case "agent":
+            return Selection(agent=checks.agent_uri(selector.agent, "selector.agent"))
+        case "scope":
+            if selector.scope.version < 0:
+                checks.violate("selector.scope.version", "must not be negative")
+            return Selection(
+                scope=checks.scope_name(selector.scope.name, "selector.scope.name"),
+                scope_version=selector.scope.version or None,
+            )
+        case "task_id":
+            return Selection(task_id=checks.identifier(selector.task_id, "selector.task_id"))
+        case "issuance_id":
+            return Selection(issuance_id=checks.identifier(selector.issuance_id, "selector.issuance_id"))
+        case _:
+            checks.violate("selector", "must be an agent, a scope, a task_id or an issuance_id")
+            return Selection()
 
 
 def _lock_target(checks: Checks, target: lock_pb2.LockTarget) -> tuple[LockKind, str]:

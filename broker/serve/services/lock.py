@@ -24,7 +24,11 @@ class LockServicer(LockServiceServicer):
         wanted = operators.new_lock(request)
         made = await self._locks.create(current_call(), wanted.kind, wanted.target, wanted.reason, wanted.ttl)
         return pb.CreateLockResponse(
-            lock=resources.lock(made.lock), ended_tasks=made.ended_tasks, revoked_issuances=made.revoked_issuances
+            lock=resources.lock(made.lock),
+            ended_tasks=made.ended_tasks,
+            revoked_issuances=made.revoked_issuances,
+            confirmed_issuances=made.revoked_issuances - made.pending_issuances,
+            pending_issuances=made.pending_issuances,
         )
 
     async def ListLocks(self, request: pb.ListLocksRequest, context: object) -> pb.ListLocksResponse:

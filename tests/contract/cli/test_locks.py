@@ -14,9 +14,18 @@ def test_a_lock_says_what_it_ended(broker: Command, fake: FakeBroker) -> None:
     assert shown.splitlines() == [
         f"locked agent {AGENT} ({lock.id})",
         "ended tasks: 2; credentials put up for revocation: 4",
+        "Vault has confirmed that nothing of it is left",
     ]
     assert lock.reason == "leaked key"
     assert lock.expire_time.ToSeconds() - lock.create_time.ToSeconds() == 7200
+
+
+def test_a_lock_says_what_is_pending_and_where_to_look(broker: Command, fake: FakeBroker) -> None:
+    fake.tasks = [task(1), task(2)]
+    fake.pending = 1
+    shown = broker("lock", "agent", AGENT, "--reason", "x").stdout
+    assert "Vault has confirmed 3, 1 pending: the broker keeps asking" in shown
+    assert "`broker revocations`" in shown
 
 
 def test_everything_that_can_be_held(broker: Command, fake: FakeBroker) -> None:

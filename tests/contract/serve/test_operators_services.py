@@ -147,6 +147,7 @@ async def test_create_list_and_delete_a_lock(
     (lock,) = running.locks.locks.values()
     assert (lock.kind, lock.target, lock.reason) == (kind, value, "it went mad")
     assert (reply.ended_tasks, reply.revoked_issuances) == (2, 5)
+    assert (reply.confirmed_issuances, reply.pending_issuances) == (4, 1)
     assert reply.lock.target == target
     assert reply.lock.creator == ADMIN
     assert reply.lock.create_time.ToDatetime(UTC) == NOW

@@ -26,7 +26,7 @@ from credbroker.v1 import lock_pb2 as credbroker_dot_v1_dot_lock__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n credbroker/v1/lock_service.proto\x12\rcredbroker.v1\x1a\x18\x63redbroker/v1/lock.proto\x1a\x1egoogle/protobuf/duration.proto\"v\n\x11\x43reateLockRequest\x12)\n\x06target\x18\x01 \x01(\x0b\x32\x19.credbroker.v1.LockTarget\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"g\n\x12\x43reateLockResponse\x12!\n\x04lock\x18\x01 \x01(\x0b\x32\x13.credbroker.v1.Lock\x12\x13\n\x0b\x65nded_tasks\x18\x02 \x01(\x05\x12\x19\n\x11revoked_issuances\x18\x03 \x01(\x05\"9\n\x10ListLocksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x11ListLocksResponse\x12\"\n\x05locks\x18\x01 \x03(\x0b\x32\x13.credbroker.v1.Lock\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x11\x44\x65leteLockRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteLockResponse2\x83\x02\n\x0bLockService\x12Q\n\nCreateLock\x12 .credbroker.v1.CreateLockRequest\x1a!.credbroker.v1.CreateLockResponse\x12N\n\tListLocks\x12\x1f.credbroker.v1.ListLocksRequest\x1a .credbroker.v1.ListLocksResponse\x12Q\n\nDeleteLock\x12 .credbroker.v1.DeleteLockRequest\x1a!.credbroker.v1.DeleteLockResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n credbroker/v1/lock_service.proto\x12\rcredbroker.v1\x1a\x18\x63redbroker/v1/lock.proto\x1a\x1egoogle/protobuf/duration.proto\"v\n\x11\x43reateLockRequest\x12)\n\x06target\x18\x01 \x01(\x0b\x32\x19.credbroker.v1.LockTarget\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9f\x01\n\x12\x43reateLockResponse\x12!\n\x04lock\x18\x01 \x01(\x0b\x32\x13.credbroker.v1.Lock\x12\x13\n\x0b\x65nded_tasks\x18\x02 \x01(\x05\x12\x19\n\x11revoked_issuances\x18\x03 \x01(\x05\x12\x1b\n\x13\x63onfirmed_issuances\x18\x04 \x01(\x05\x12\x19\n\x11pending_issuances\x18\x05 \x01(\x05\"9\n\x10ListLocksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"P\n\x11ListLocksResponse\x12\"\n\x05locks\x18\x01 \x03(\x0b\x32\x13.credbroker.v1.Lock\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x11\x44\x65leteLockRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteLockResponse2\x83\x02\n\x0bLockService\x12Q\n\nCreateLock\x12 .credbroker.v1.CreateLockRequest\x1a!.credbroker.v1.CreateLockResponse\x12N\n\tListLocks\x12\x1f.credbroker.v1.ListLocksRequest\x1a .credbroker.v1.ListLocksResponse\x12Q\n\nDeleteLock\x12 .credbroker.v1.DeleteLockRequest\x1a!.credbroker.v1.DeleteLockResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATELOCKREQUEST']._serialized_start=109
   _globals['_CREATELOCKREQUEST']._serialized_end=227
-  _globals['_CREATELOCKRESPONSE']._serialized_start=229
-  _globals['_CREATELOCKRESPONSE']._serialized_end=332
-  _globals['_LISTLOCKSREQUEST']._serialized_start=334
-  _globals['_LISTLOCKSREQUEST']._serialized_end=391
-  _globals['_LISTLOCKSRESPONSE']._serialized_start=393
-  _globals['_LISTLOCKSRESPONSE']._serialized_end=473
-  _globals['_DELETELOCKREQUEST']._serialized_start=475
-  _globals['_DELETELOCKREQUEST']._serialized_end=506
-  _globals['_DELETELOCKRESPONSE']._serialized_start=508
-  _globals['_DELETELOCKRESPONSE']._serialized_end=528
-  _globals['_LOCKSERVICE']._serialized_start=531
-  _globals['_LOCKSERVICE']._serialized_end=790
+  _globals['_CREATELOCKRESPONSE']._serialized_start=230
+  _globals['_CREATELOCKRESPONSE']._serialized_end=389
+  _globals['_LISTLOCKSREQUEST']._serialized_start=391
+  _globals['_LISTLOCKSREQUEST']._serialized_end=448
+  _globals['_LISTLOCKSRESPONSE']._serialized_start=450
+  _globals['_LISTLOCKSRESPONSE']._serialized_end=530
+  _globals['_DELETELOCKREQUEST']._serialized_start=532
+  _globals['_DELETELOCKREQUEST']._serialized_end=563
+  _globals['_DELETELOCKRESPONSE']._serialized_start=565
+  _globals['_DELETELOCKRESPONSE']._serialized_end=585
+  _globals['_LOCKSERVICE']._serialized_start=588
+  _globals['_LOCKSERVICE']._serialized_end=847
 # @@protoc_insertion_point(module_scope)

@@ -63,10 +63,16 @@ class CreateLockResponse(_message.Message):
     LOCK_FIELD_NUMBER: _builtins.int
     ENDED_TASKS_FIELD_NUMBER: _builtins.int
     REVOKED_ISSUANCES_FIELD_NUMBER: _builtins.int
+    CONFIRMED_ISSUANCES_FIELD_NUMBER: _builtins.int
+    PENDING_ISSUANCES_FIELD_NUMBER: _builtins.int
     ended_tasks: _builtins.int
     """How many tasks it ended."""
     revoked_issuances: _builtins.int
     """How many live credentials it put up for revocation."""
+    confirmed_issuances: _builtins.int
+    """How many of them Vault has confirmed to be gone."""
+    pending_issuances: _builtins.int
+    """How many it has not. The broker keeps asking until it has."""
     @_builtins.property
     def lock(self) -> _lock_pb2.Lock:
         """The lock."""
@@ -77,10 +83,12 @@ class CreateLockResponse(_message.Message):
         lock: _lock_pb2.Lock | None = ...,
         ended_tasks: _builtins.int = ...,
         revoked_issuances: _builtins.int = ...,
+        confirmed_issuances: _builtins.int = ...,
+        pending_issuances: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lock", b"lock"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_tasks", b"ended_tasks", "lock", b"lock", "revoked_issuances", b"revoked_issuances"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_issuances", b"confirmed_issuances", "ended_tasks", b"ended_tasks", "lock", b"lock", "pending_issuances", b"pending_issuances", "revoked_issuances", b"revoked_issuances"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,13 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63redbroker/v1/revocation.proto\x12\rcredbroker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x02\n\nRevocation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x13\n\x0bissuance_id\x18\x03 \x01(\t\x12\x16\n\x0evault_accessor\x18\x04 \x01(\t\x12\x16\n\x0evault_lease_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x30\n\x0crequest_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\x05\x12\x12\n\nlast_error\x18\t \x01(\t\x12.\n\nretry_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63redbroker/v1/revocation.proto\x12\rcredbroker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x01\n\x12RevocationSelector\x12\x0f\n\x05\x61gent\x18\x01 \x01(\tH\x00\x12-\n\x05scope\x18\x02 \x01(\x0b\x32\x1c.credbroker.v1.ScopeSelectorH\x00\x12\x11\n\x07task_id\x18\x03 \x01(\tH\x00\x12\x15\n\x0bissuance_id\x18\x04 \x01(\tH\x00\x42\n\n\x08selector\".\n\rScopeSelector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\x86\x02\n\nRevocation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x13\n\x0bissuance_id\x18\x03 \x01(\t\x12\x16\n\x0evault_accessor\x18\x04 \x01(\t\x12\x16\n\x0evault_lease_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x30\n\x0crequest_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\x05\x12\x12\n\nlast_error\x18\t \x01(\t\x12.\n\nretry_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'credbroker.v1.revocation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REVOCATION']._serialized_start=83
-  _globals['_REVOCATION']._serialized_end=345
+  _globals['_REVOCATIONSELECTOR']._serialized_start=83
+  _globals['_REVOCATIONSELECTOR']._serialized_end=221
+  _globals['_SCOPESELECTOR']._serialized_start=223
+  _globals['_SCOPESELECTOR']._serialized_end=269
+  _globals['_REVOCATION']._serialized_start=272
+  _globals['_REVOCATION']._serialized_end=534
 # @@protoc_insertion_point(module_scope)

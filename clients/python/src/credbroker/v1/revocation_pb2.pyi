@@ -18,6 +18,70 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class RevocationSelector(_message.Message):
+    """What to take back. Exactly one is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ISSUANCE_ID_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """All that one agent holds, by its URI."""
+    task_id: _builtins.str
+    """All that was issued for one task, by its identifier."""
+    issuance_id: _builtins.str
+    """One credential, by its issuance's identifier."""
+    @_builtins.property
+    def scope(self) -> Global___ScopeSelector:
+        """All that was issued under one scope."""
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        scope: Global___ScopeSelector | None = ...,
+        task_id: _builtins.str = ...,
+        issuance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "issuance_id", b"issuance_id", "scope", b"scope", "selector", b"selector", "task_id", b"task_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "issuance_id", b"issuance_id", "scope", b"scope", "selector", b"selector", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_selector: _TypeAlias = _typing.Literal["agent", "scope", "task_id", "issuance_id"]  # noqa: Y015
+    _WhichOneofArgType_selector: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_selector) -> _WhichOneofReturnType_selector | None: ...
+
+Global___RevocationSelector: _TypeAlias = RevocationSelector  # noqa: Y015
+
+@_typing.final
+class ScopeSelector(_message.Message):
+    """What was issued under one scope."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The scope's name. Required."""
+    version: _builtins.int
+    """Only what was issued under this version; 0 means every version."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScopeSelector: _TypeAlias = ScopeSelector  # noqa: Y015
+
+@_typing.final
 class Revocation(_message.Message):
     """One Vault token that was put up for revocation, and that Vault has not
     confirmed to be gone yet.

@@ -23,19 +23,24 @@ _sym_db = _symbol_database.Default()
 
 
 from credbroker.v1 import revocation_pb2 as credbroker_dot_v1_dot_revocation__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&credbroker/v1/revocation_service.proto\x12\rcredbroker.v1\x1a\x1e\x63redbroker/v1/revocation.proto\"?\n\x16ListRevocationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x17ListRevocationsResponse\x12.\n\x0brevocations\x18\x01 \x03(\x0b\x32\x19.credbroker.v1.Revocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2u\n\x11RevocationService\x12`\n\x0fListRevocations\x12%.credbroker.v1.ListRevocationsRequest\x1a&.credbroker.v1.ListRevocationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&credbroker/v1/revocation_service.proto\x12\rcredbroker.v1\x1a\x1e\x63redbroker/v1/revocation.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"t\n\x16RevokeIssuancesRequest\x12\x33\n\x08selector\x18\x01 \x01(\x0b\x32!.credbroker.v1.RevocationSelector\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\x80\x02\n\x17RevokeIssuancesResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x19\n\x11revoked_issuances\x18\x02 \x01(\x05\x12\x19\n\x11sibling_issuances\x18\x03 \x01(\x05\x12\x1a\n\x12\x65xpiring_issuances\x18\x04 \x01(\x05\x12\x34\n\x10last_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x65\x61rlier_issuances\x18\x06 \x01(\x05\x12\x1b\n\x13\x63onfirmed_issuances\x18\x07 \x01(\x05\x12\x19\n\x11pending_issuances\x18\x08 \x01(\x05\"?\n\x16ListRevocationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x17ListRevocationsResponse\x12.\n\x0brevocations\x18\x01 \x03(\x0b\x32\x19.credbroker.v1.Revocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd7\x01\n\x11RevocationService\x12`\n\x0fRevokeIssuances\x12%.credbroker.v1.RevokeIssuancesRequest\x1a&.credbroker.v1.RevokeIssuancesResponse\x12`\n\x0fListRevocations\x12%.credbroker.v1.ListRevocationsRequest\x1a&.credbroker.v1.ListRevocationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'credbroker.v1.revocation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=89
-  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=152
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=154
-  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=252
-  _globals['_REVOCATIONSERVICE']._serialized_start=254
-  _globals['_REVOCATIONSERVICE']._serialized_end=371
+  _globals['_REVOKEISSUANCESREQUEST']._serialized_start=122
+  _globals['_REVOKEISSUANCESREQUEST']._serialized_end=238
+  _globals['_REVOKEISSUANCESRESPONSE']._serialized_start=241
+  _globals['_REVOKEISSUANCESRESPONSE']._serialized_end=497
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_start=499
+  _globals['_LISTREVOCATIONSREQUEST']._serialized_end=562
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_start=564
+  _globals['_LISTREVOCATIONSRESPONSE']._serialized_end=662
+  _globals['_REVOCATIONSERVICE']._serialized_start=665
+  _globals['_REVOCATIONSERVICE']._serialized_end=880
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from credbroker.v1 import revocation_pb2 as _revocation_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -18,6 +19,100 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class RevokeIssuancesRequest(_message.Message):
+    """Request of RevokeIssuances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why. Required, 1 to 500 characters."""
+    validate_only: _builtins.bool
+    """Only count: nothing is revoked."""
+    @_builtins.property
+    def selector(self) -> _revocation_pb2.RevocationSelector:
+        """What to take back. Required."""
+
+    def __init__(
+        self,
+        *,
+        selector: _revocation_pb2.RevocationSelector | None = ...,
+        reason: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "selector", b"selector", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeIssuancesRequest: _TypeAlias = RevokeIssuancesRequest  # noqa: Y015
+
+@_typing.final
+class RevokeIssuancesResponse(_message.Message):
+    """Response of RevokeIssuances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REVOKED_ISSUANCES_FIELD_NUMBER: _builtins.int
+    SIBLING_ISSUANCES_FIELD_NUMBER: _builtins.int
+    EXPIRING_ISSUANCES_FIELD_NUMBER: _builtins.int
+    LAST_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    EARLIER_ISSUANCES_FIELD_NUMBER: _builtins.int
+    CONFIRMED_ISSUANCES_FIELD_NUMBER: _builtins.int
+    PENDING_ISSUANCES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Identifier of this revocation: what it ended says "revocation" and this as
+    its reason. Empty when it was only counted.
+    """
+    revoked_issuances: _builtins.int
+    """How many live credentials matched and were put up for revocation."""
+    sibling_issuances: _builtins.int
+    """How many more had to go with them: a batch token dies only together with
+    everything that hangs from the same token of its task.
+    """
+    expiring_issuances: _builtins.int
+    """How many matched that can only expire. They were left alone."""
+    earlier_issuances: _builtins.int
+    """How many matched that had been put up for revocation before, and were not
+    confirmed to be gone yet.
+    """
+    confirmed_issuances: _builtins.int
+    """How many of the revoked ones, siblings included, Vault has confirmed to be
+    gone. 0 when they were only counted.
+    """
+    pending_issuances: _builtins.int
+    """How many it has not. The broker keeps asking until it has. 0 when they were
+    only counted.
+    """
+    @_builtins.property
+    def last_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last of those expires. Absent when there is none."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        revoked_issuances: _builtins.int = ...,
+        sibling_issuances: _builtins.int = ...,
+        expiring_issuances: _builtins.int = ...,
+        last_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        earlier_issuances: _builtins.int = ...,
+        confirmed_issuances: _builtins.int = ...,
+        pending_issuances: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_expire_time", b"last_expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_issuances", b"confirmed_issuances", "earlier_issuances", b"earlier_issuances", "expiring_issuances", b"expiring_issuances", "id", b"id", "last_expire_time", b"last_expire_time", "pending_issuances", b"pending_issuances", "revoked_issuances", b"revoked_issuances", "sibling_issuances", b"sibling_issuances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeIssuancesResponse: _TypeAlias = RevokeIssuancesResponse  # noqa: Y015
 
 @_typing.final
 class ListRevocationsRequest(_message.Message):

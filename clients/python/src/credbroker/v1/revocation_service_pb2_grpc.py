@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RevocationServiceStub:
-    """What was put up for revocation.
+    """Taking back what is out, and what of it Vault has not confirmed yet.
     """
 
     def __init__(self, channel):
@@ -35,6 +35,11 @@ class RevocationServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.RevokeIssuances = channel.unary_unary(
+                '/credbroker.v1.RevocationService/RevokeIssuances',
+                request_serializer=credbroker_dot_v1_dot_revocation__service__pb2.RevokeIssuancesRequest.SerializeToString,
+                response_deserializer=credbroker_dot_v1_dot_revocation__service__pb2.RevokeIssuancesResponse.FromString,
+                _registered_method=True)
         self.ListRevocations = channel.unary_unary(
                 '/credbroker.v1.RevocationService/ListRevocations',
                 request_serializer=credbroker_dot_v1_dot_revocation__service__pb2.ListRevocationsRequest.SerializeToString,
@@ -43,8 +48,16 @@ class RevocationServiceStub:
 
 
 class RevocationServiceServicer:
-    """What was put up for revocation.
+    """Taking back what is out, and what of it Vault has not confirmed yet.
     """
+
+    def RevokeIssuances(self, request, context):
+        """Revokes what was issued, now. It refuses nothing from then on: that is what
+        a lock does. What matches nothing revokes nothing. For admins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def ListRevocations(self, request, context):
         """Lists what Vault has not confirmed to be gone yet, the longest waiting
@@ -57,6 +70,11 @@ class RevocationServiceServicer:
 
 def add_RevocationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'RevokeIssuances': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeIssuances,
+                    request_deserializer=credbroker_dot_v1_dot_revocation__service__pb2.RevokeIssuancesRequest.FromString,
+                    response_serializer=credbroker_dot_v1_dot_revocation__service__pb2.RevokeIssuancesResponse.SerializeToString,
+            ),
             'ListRevocations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRevocations,
                     request_deserializer=credbroker_dot_v1_dot_revocation__service__pb2.ListRevocationsRequest.FromString,
@@ -71,8 +89,35 @@ def add_RevocationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RevocationService:
-    """What was put up for revocation.
+    """Taking back what is out, and what of it Vault has not confirmed yet.
     """
+
+    @staticmethod
+    def RevokeIssuances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/credbroker.v1.RevocationService/RevokeIssuances',
+            credbroker_dot_v1_dot_revocation__service__pb2.RevokeIssuancesRequest.SerializeToString,
+            credbroker_dot_v1_dot_revocation__service__pb2.RevokeIssuancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListRevocations(request,

@@ -27,12 +27,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RevocationServiceStub:
-    """What was put up for revocation."""
+    """Taking back what is out, and what of it Vault has not confirmed yet."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RevocationServiceAsyncStub: ...
+    RevokeIssuances: _grpc.UnaryUnaryMultiCallable[_revocation_service_pb2.RevokeIssuancesRequest, _revocation_service_pb2.RevokeIssuancesResponse]
+    """Revokes what was issued, now. It refuses nothing from then on: that is what
+    a lock does. What matches nothing revokes nothing. For admins.
+    """
     ListRevocations: _grpc.UnaryUnaryMultiCallable[_revocation_service_pb2.ListRevocationsRequest, _revocation_service_pb2.ListRevocationsResponse]
     """Lists what Vault has not confirmed to be gone yet, the longest waiting
     first. For admins and auditors.
@@ -40,16 +44,30 @@ class RevocationServiceStub:
 
 @_typing.type_check_only
 class RevocationServiceAsyncStub(RevocationServiceStub):
-    """What was put up for revocation."""
+    """Taking back what is out, and what of it Vault has not confirmed yet."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    RevokeIssuances: _aio.UnaryUnaryMultiCallable[_revocation_service_pb2.RevokeIssuancesRequest, _revocation_service_pb2.RevokeIssuancesResponse]  # type: ignore[assignment]
+    """Revokes what was issued, now. It refuses nothing from then on: that is what
+    a lock does. What matches nothing revokes nothing. For admins.
+    """
     ListRevocations: _aio.UnaryUnaryMultiCallable[_revocation_service_pb2.ListRevocationsRequest, _revocation_service_pb2.ListRevocationsResponse]  # type: ignore[assignment]
     """Lists what Vault has not confirmed to be gone yet, the longest waiting
     first. For admins and auditors.
     """
 
 class RevocationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What was put up for revocation."""
+    """Taking back what is out, and what of it Vault has not confirmed yet."""
+
+    @_abc_1.abstractmethod
+    def RevokeIssuances(
+        self,
+        request: _revocation_service_pb2.RevokeIssuancesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revocation_service_pb2.RevokeIssuancesResponse, _abc.Awaitable[_revocation_service_pb2.RevokeIssuancesResponse]]:
+        """Revokes what was issued, now. It refuses nothing from then on: that is what
+        a lock does. What matches nothing revokes nothing. For admins.
+        """
 
     @_abc_1.abstractmethod
     def ListRevocations(
