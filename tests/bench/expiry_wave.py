@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TypeVar
 
 import aiohttp
+import grpc
 from sqlalchemy import Engine, func, select, text
 
 from broker.dev.people import TRUST_DOMAIN
@@ -90,10 +91,11 @@ async def run(bench: Bench) -> list[Figure]:
             measured_from = await link.hear() + (0 if bench.quick else WARM_UP_SECONDS)
             settled = await _until_settled(engines.reader, due, size.wave)
             link.say("enough")
-            samples: list[tuple[float, float]] = await link.hear()
-    before = [took for at, took in samples if measured_from <= at < begins]
-    during = [took for at, took in samples if begins <= at < settled]
-    return _figures(size, settled - begins - 1, before, during)
+            samples: list[tuple[float, float | None]] = await link.hear()
+    before = [took for at, took in samples if measured_from <= at < begins and took is not None]
+    during = [took for at, took in samples if begins <= at < settled and took is not None]
+    figures = _figures(size, settled - begins - 1, before, during)
+    return [*figures, Figure("requests refused for want of room", sum(took is None for _, took in samples), "", 0)]
 
 
 def _figures(size: Size, settled: float, before: Sequence[float], during: Sequence[float]) -> list[Figure]:
@@ -112,14 +114,20 @@ def _figures(size: Size, settled: float, before: Sequence[float], during: Sequen
 
 async def issue(link: Link, access: Access, tokens: list[str], rate: int) -> None:
     """Issue at a fixed rate until told that it is enough; one task for each agent."""
-    samples: list[tuple[float, float]] = []
+    samples: list[tuple[float, float | None]] = []
     async with AsyncExitStack() as stack:
         agents = [await stack.enter_async_context(Agent(access, token)) for token in tokens]
         tasks = [(await agent.issue("batch")).task.id for agent in agents]
 
         async def one(number: int, due: float) -> None:
-            await agents[number].issue("batch", tasks[number])
-            samples.append((due, time.monotonic() - due))
+            try:
+                await agents[number].issue("batch", tasks[number])
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+                samples.append((due, None))
+            else:
+                samples.append((due, time.monotonic() - due))
 
         start = time.monotonic()
         link.say(start)
