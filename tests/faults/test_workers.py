@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from credbroker.aio import AsyncClient
-from sqlalchemy import NullPool, create_engine, text
 
-from tests.fixtures.replicas import Process, serving, with_json_log
+from tests.fixtures.replicas import Process, reconfigure, rows, serving
 from tests.fixtures.scraping import scrape
 from tests.fixtures.waiting import until
 from tests.fixtures.world import SCOPES, World
@@ -23,7 +22,7 @@ ISSUE = "credbroker.v1.CredentialService/IssueCredential"
 @pytest.fixture
 async def workers(bare_world: World) -> AsyncIterator[Process]:
     world = bare_world
-    with_json_log(world, metrics={"address": "127.0.0.1:0"})
+    reconfigure(world, metrics={"address": "127.0.0.1:0"})
     await world.start()
     await world.apply(*SCOPES)
     await world.app.stop()
@@ -67,12 +66,6 @@ async def agents_at(world: World, address: str) -> AsyncIterator[Agents]:
             await client.close()
 
 
-def column(world: World, query: str) -> set[str]:
-    engine = create_engine(world.settings.database.url.get_secret_value(), poolclass=NullPool)
-    with engine.connect() as connection:
-        return {str(row[0]) for row in connection.execute(text(query))}
-
-
 @pytest.mark.long
 async def test_a_killed_worker_is_replaced_and_nobody_notices(bare_world: World, workers: Process) -> None:
     first = {record["replica"] for record in workers.told("started")}
@@ -80,7 +73,8 @@ async def test_a_killed_worker_is_replaced_and_nobody_notices(bare_world: World,
     where = workers.told("starting workers")[0]
     async with agents_at(bare_world, where["bearer"]) as agents:
         await agents.go_on(3)
-        assert len(column(bare_world, "SELECT DISTINCT replica FROM anchors") & first) > 1
+        served_by = {replica for (replica,) in rows(bare_world, "SELECT replica FROM anchors")}
+        assert len(served_by & first) > 1
         os.kill(victim, signal.SIGKILL)
         await workers.tells("a worker has ended", pid=victim, exit_code=-signal.SIGKILL)
         await agents.go_on(3)
@@ -98,5 +92,5 @@ async def test_a_killed_worker_is_replaced_and_nobody_notices(bare_world: World,
     workers.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(workers.process.wait, 30) == 0
     assert len(started) == WORKERS + 1
-    assert len(column(bare_world, "SELECT name FROM replicas")) == 1, "the one that was killed could not take it away"
+    assert len(rows(bare_world, "SELECT name FROM replicas")) == 1, "the one that was killed could not take it away"
     assert len(workers.told("drained")) == WORKERS

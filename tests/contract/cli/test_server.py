@@ -198,13 +198,18 @@ def test_workers_share_the_addresses_and_end_together(broker: Command, config: P
 def test_workers_end_when_the_supervisor_is_killed(broker: Command, config: Path) -> None:
     broker("db", "upgrade", "--config", str(config))
     with serving(config, "--workers", "2") as process:
+        workers = [int(read_log(process, "started a worker")["pid"]) for _ in range(2)]
         for _ in range(2):
             read_log(process, "started")
         process.kill()
-        assert process.stderr is not None
-        # The end of the file: nobody holds the other end any more.
-        ended = [line for line in process.stderr if json.loads(line)["event"] == "ended"]
-        assert len(ended) == 2
+        try:
+            # Until the end of the file: nobody holds the other end any more.
+            _, told = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
+            raise
+        assert [json.loads(line)["event"] for line in told.splitlines()].count("ended") == 2
 
 
 def test_no_worker_is_started_where_somebody_listens(broker: Command, config: Path) -> None:
