@@ -11,6 +11,7 @@ from broker.audit import Call
 from broker.audit.catalogue import REVOCATION_ORDERED
 from broker.clock import Clock
 from broker.confirmation import wait_confirmed
+from broker.errand import see_through
 from broker.ids import new_id
 from broker.model import AuditEvent, Issuance, JsonValue, Page, Revocation, Selection
 from broker.outbox import Revoker
@@ -75,7 +76,11 @@ class Takeback:
         work = asyncio.create_task(self._revoke(call, wanted, reason), name="take back")
         self._running.add(work)
         work.add_done_callback(self._running.discard)
-        return await asyncio.shield(work)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await see_through(work)
+            raise
 
     async def drain(self) -> None:
         """Wait for what goes on without its caller."""
