@@ -283,6 +283,7 @@ class App:
             reap,
             settings.vault.reap_interval,
             parts.installation,
+            parts.guard.in_doubt,
         )
         return workflows, (presence, revoker, sweeper, reaper)
 

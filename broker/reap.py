@@ -71,6 +71,7 @@ class Reaper:
         lease: Of this work; without it, nothing is done.
         interval: How often to compare everything.
         installation: What this broker's tokens are marked with.
+        in_doubt: Whether the clock cannot be trusted: nothing is given up for its age then.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Reaper:
         lease: Lease,
         interval: timedelta,
         installation: str,
+        in_doubt: Callable[[], bool],
     ) -> None:
         self._store = store
         self._vault = vault
@@ -92,6 +94,7 @@ class Reaper:
         self._lease = lease
         self._interval = interval.total_seconds()
         self._installation = installation
+        self._in_doubt = in_doubt
         self._foreign: frozenset[str] = frozenset()
         self._compare_at = 0.0
         self._loop: asyncio.Task[None] | None = None
@@ -121,6 +124,8 @@ class Reaper:
         if not await self._lease.hold():
             return
         now, ticks = self._clock.now(), self._clock.monotonic()
+        if self._in_doubt():
+            return
         abandoned = await self._store.read(lambda conn: anchors.creating_before(conn, now - ABANDONED, _BATCH))
         if self._looker is None:
             await self._give_up([record for record in abandoned if record.expires_at <= now], now)

@@ -90,13 +90,12 @@ class Sweeper:
             self._enforced = -1
             return
         await self._enforce_locks()
-        if self._in_doubt():
-            return
         await self._in_parts(self._end_tasks)
         await self._in_parts(self._expire)
         await self._in_parts(self._settle_intents)
         now = self._clock.now()
-        await self._lease.write(lambda conn: proofs.purge(conn, now))
+        if not self._in_doubt():
+            await self._lease.write(lambda conn: proofs.purge(conn, now))
 
     async def _run(self) -> None:
         while True:
@@ -111,8 +110,11 @@ class Sweeper:
             await self._clock.sleep(INTERVAL)
 
     async def _in_parts(self, part: Callable[[datetime], Awaitable[int]]) -> None:
-        """Do a part again and again until one is not full."""
-        while await part(self._clock.now()) >= CHUNK:
+        """Do a part again and again until one is not full; none at a moment that is in doubt."""
+        while True:
+            now = self._clock.now()
+            if self._in_doubt() or await part(now) < CHUNK:
+                return
             await self._lease.hold()
 
     async def _enforce_locks(self) -> None:
