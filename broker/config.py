@@ -149,6 +149,7 @@ class Limits(Strict):
     """Bounds of the server.
 
     Attributes:
+        max_connections: Of each listener; more are closed at once.
         max_message_bytes: Largest request.
         max_concurrent_requests: More are refused with OVERLOADED.
         max_running: Most of those that run at once; identities take turns. No
@@ -161,6 +162,7 @@ class Limits(Strict):
             Vault's confirmation before it says what is pending.
     """
 
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1024
     max_message_bytes: Annotated[int, Field(ge=1024, le=4 * 1024 * 1024)] = 128 * 1024
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 512
     max_running: Annotated[int, Field(ge=1, le=10_000)] = 32

@@ -7,7 +7,6 @@ from broker.serve.public import MAX_PUBLIC_CALLS
 
 HANDSHAKE_TIMEOUT_MS: Final = 5_000
 MAX_METADATA_BYTES: Final = 32 * 1024
-MAX_CONNECTIONS: Final = 4096
 # A stream that is reset at once costs little, but the calls of others queue behind
 # those of one connection that were taken in before its reset was seen.
 MAX_STREAMS_PER_CONNECTION: Final = 32
@@ -37,7 +36,7 @@ def server_options(limits: config.Limits, *, share_ports: bool) -> tuple[Option,
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
-        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+        ("grpc.max_allowed_incoming_connections", limits.max_connections),
         ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
         ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE_MS),
         ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),

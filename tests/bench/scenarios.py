@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-from tests.bench import expiry_wave, kill_switch, task_end
+from tests.bench import connections, expiry_wave, kill_switch, task_end
 from tests.bench.figures import Figure
 from tests.bench.stack import Bench
 
@@ -14,6 +14,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "task-end": task_end.run,
         "kill-switch": kill_switch.run,
         "expiry-wave": expiry_wave.run,
+        "connections": connections.run,
     }
 )
 

@@ -27,6 +27,7 @@ _CANCEL = 8
 _HALF_A_HELLO = bytes([22, 3, 1, 2, 0, 1, 0, 1, 252])
 _TOGETHER = 50
 _OPENING = 200
+_REOPEN_SECONDS = 5
 
 
 @dataclass
@@ -102,21 +103,22 @@ async def silent(host: str, port: int, count: int, report: Report, source: str |
                 await reader.read()
                 writer.close()
             report.closed += 1
-            await asyncio.sleep(1)
+            await asyncio.sleep(_REOPEN_SECONDS)
 
     async with asyncio.TaskGroup() as holders:
         for _ in range(count):
             holders.create_task(hold())
 
 
-async def resets(host: str, port: int, count: int, report: Report) -> None:
-    """Open calls and reset them at once over so many connections, as fast as the server reads."""
+async def resets(host: str, port: int, count: int, report: Report, per_second: float | None = None) -> None:
+    """Open calls and reset them at once over so many connections; on each so many, or as fast as the server reads."""
+    pause = _TOGETHER / per_second if per_second else 0
 
     async def flood() -> None:
         while True:
             with contextlib.suppress(OSError, EOFError):
                 reader, writer = await asyncio.open_connection(host, port, ssl=tls())
-                await _flood(reader, writer, report)
+                await _flood(reader, writer, report, pause)
                 writer.transport.abort()
             report.closed += 1
             await asyncio.sleep(0.1)
@@ -126,14 +128,14 @@ async def resets(host: str, port: int, count: int, report: Report) -> None:
             floods.create_task(flood())
 
 
-async def _flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, report: Report) -> None:
+async def _flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, report: Report, pause: float) -> None:
     writer.write(greeting())
     answering = asyncio.create_task(answer(reader, writer))
     stream = 1
     while not answering.done() and stream < 2**31 - 2 * _TOGETHER:
         writer.write(b"".join(opened_and_reset(stream + 2 * number) for number in range(_TOGETHER)))
         await writer.drain()
-        await asyncio.sleep(0)
+        await asyncio.sleep(pause)
         report.done += _TOGETHER
         stream += 2 * _TOGETHER
     answering.cancel()

@@ -14,7 +14,6 @@ import pytest
 from credbroker.v1 import credential_service_pb2, lock_pb2, lock_service_pb2, task_pb2, task_service_pb2
 
 from broker import issue
-from broker.serve import options
 from tests.fakes import strangers
 from tests.faults.test_promises import Minted, dead, works
 from tests.fixtures.waiting import until
@@ -188,10 +187,9 @@ async def test_strangers_stop_nobody(world: World) -> None:
     assert errands() == 0
 
 
-async def test_a_listener_full_of_strangers_leaves_the_other_open(
-    bare_world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(options, "MAX_CONNECTIONS", 4)
+async def test_a_listener_full_of_strangers_leaves_the_other_open(bare_world: World) -> None:
+    limits = bare_world.settings.limits.model_copy(update={"max_connections": 4})
+    bare_world.settings = bare_world.settings.model_copy(update={"limits": limits})
     await bare_world.start()
     known = bare_world.workload("spiffe://example.test/agents/known")
     async with misdoing("silent", bare_world.app.addresses["bearer"], 20):

@@ -190,8 +190,8 @@ async def test_connections_that_say_nothing_are_dropped(harness: Harness, monkey
             writer.close()
 
 
-async def test_connections_are_bounded(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "MAX_CONNECTIONS", 2)
+async def test_connections_are_bounded(harness: Harness) -> None:
+    harness.limits = harness.limits.model_copy(update={"max_connections": 2})
     await harness.start()
     async with harness.channel() as first, harness.channel() as second:
         await send(first)
