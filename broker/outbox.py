@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeAlias
@@ -45,6 +46,14 @@ Confirmed: TypeAlias = Callable[[Revocation, datetime], None]
 log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Claim:
+    """An entry that this replica has claimed, and when by the monotonic clock."""
+
+    entry: Revocation
+    at: float
+
+
 class Revoker:
     """Works the outbox off: asks Vault, and records when it confirmed.
 
@@ -63,7 +72,8 @@ class Revoker:
         self._replica = replica
         self._confirmed = confirmed
         self._wake = asyncio.Event()
-        self._under_way: dict[str, tuple[asyncio.Task[None], Revocation]] = {}
+        self._under_way: dict[str, tuple[asyncio.Task[None], _Claim]] = {}
+        self._claiming: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._loop: asyncio.Task[None] | None = None
 
@@ -74,13 +84,14 @@ class Revoker:
 
     async def stop(self) -> None:
         """End the background work; what Vault has not confirmed by then is left to other replicas."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        ending = [*self._claiming, *([self._loop] if self._loop is not None else [])]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         working = [work for work, _ in self._under_way.values()]
         if working:
             await asyncio.wait(working, timeout=_LAST_SECONDS)
-        left = [entry for _, entry in self._under_way.values()]
+        left = [claim.entry for _, claim in self._under_way.values()]
         for work in working:
             work.cancel()
         await asyncio.gather(*working, return_exceptions=True)
@@ -101,14 +112,30 @@ class Revoker:
         with contextlib.suppress(TimeoutError, BrokerError):
             async with asyncio.timeout(wait.total_seconds()):
                 while await self._unsettled(task_id):
-                    self._begin(await self._claim(BATCH, task_id))
-                    working = [work for work, entry in self._under_way.values() if entry.task_id == task_id]
+                    await asyncio.shield(self._taking(task_id))
+                    working = [work for work, claim in self._under_way.values() if claim.entry.task_id == task_id]
                     await (asyncio.wait(working) if working else self._clock.sleep(_POLL_SECONDS))
         self.wake()
 
     async def _unsettled(self, task_id: str) -> bool:
         entries = await self._store.read(lambda conn: revocations.of_task(conn, task_id))
         return any(entry.confirmed_at is None for entry in entries)
+
+    def _taking(self, task_id: str) -> asyncio.Task[None]:
+        """Claim what one task has and begin with it, also when nobody waits for that any more.
+
+        A claim without work would keep everybody from it until it runs out.
+        """
+
+        async def take() -> None:
+            with contextlib.suppress(BrokerError):
+                self._begin(await self._claim(BATCH, task_id))
+
+        with deadline.lifted():
+            claiming = asyncio.create_task(take(), name=f"claim {task_id}")
+        self._claiming.add(claiming)
+        claiming.add_done_callback(self._claiming.discard)
+        return claiming
 
     async def _run(self) -> None:
         while True:
@@ -137,13 +164,16 @@ class Revoker:
     def _begin(self, claimed: Sequence[Revocation]) -> None:
         now = self._clock.monotonic()
         for entry in claimed:
-            if entry.id not in self._under_way:
-                with deadline.lifted():
-                    work = asyncio.create_task(
-                        self._work(entry, now, self._anchors_of(entry)), name=f"revoke {entry.id}"
-                    )
-                self._under_way[entry.id] = work, entry
-                work.add_done_callback(partial(self._done, entry.id))
+            if entry.id in self._under_way:
+                # Time has jumped: the claim ran out under the work, and this replica has it anew.
+                _, claim = self._under_way[entry.id]
+                claim.entry, claim.at = entry, now
+                continue
+            claim = _Claim(entry, now)
+            with deadline.lifted():
+                work = asyncio.create_task(self._work(claim, self._anchors_of(entry)), name=f"revoke {entry.id}")
+            self._under_way[entry.id] = work, claim
+            work.add_done_callback(partial(self._done, entry.id))
 
     def _done(self, entry_id: str, _work: asyncio.Task[None]) -> None:
         del self._under_way[entry_id]
@@ -155,21 +185,22 @@ class Revoker:
         return [
             work
             for work, other in self._under_way.values()
-            if other.anchor_id is not None and other.task_id == entry.task_id
+            if other.entry.anchor_id is not None and other.entry.task_id == entry.task_id
         ]
 
-    async def _work(self, entry: Revocation, claimed_at: float, first: Sequence[asyncio.Task[None]]) -> None:
+    async def _work(self, claim: _Claim, first: Sequence[asyncio.Task[None]]) -> None:
         if first:
             await asyncio.wait(first)  # what hangs from them is gone by then, with one call
         async with self._slots:
-            if self._clock.monotonic() - claimed_at > _LONGEST_WAIT:
+            if self._clock.monotonic() - claim.at > _LONGEST_WAIT:
                 return  # it is somebody else's by the time an attempt could end
             error = ""
             try:
                 async with asyncio.timeout(_ATTEMPT_SECONDS):
-                    gone = await step(Step.OUTBOX_RETRACT, self._retract(entry))
+                    gone = await step(Step.OUTBOX_RETRACT, self._retract(claim.entry))
             except (BrokerError, TimeoutError) as failure:
                 gone, error = False, failure.detail if isinstance(failure, BrokerError) else "no answer in time"
+            entry = claim.entry
             try:
                 known = await self._record(entry, gone, error)
             except BrokerError as failure:

@@ -70,10 +70,11 @@ class Store:
         writer, self._writer = self._writer, None
         if threads is None or writer is None:
             return
-        await asyncio.get_running_loop().run_in_executor(threads, writer.close)
+        await asyncio.to_thread(writer.close)
         if self._reading:
             await asyncio.wait(self._reading)
-        threads.shutdown()
+        # Off the loop: a thread may still wait for a database that its caller gave up on.
+        await asyncio.to_thread(threads.shutdown)
         self._engines.dispose()
 
     async def read(self, work: Callable[[Connection], T]) -> T:

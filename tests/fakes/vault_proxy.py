@@ -82,6 +82,8 @@ class VaultProxy:
         elsewhere = web.Application()
         elsewhere.router.add_route("*", "/{path:.*}", self._greet)
         self._runners: list[web.AppRunner] = []
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.also_at("127.0.0.1")
         self.address = await self._serve(app)
         self._elsewhere = await self._serve(elsewhere)
 
@@ -155,7 +157,7 @@ class VaultProxy:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         self._runners.append(runner)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls()).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls).start()
         return f"https://127.0.0.1:{runner.addresses[0][1]}"
 
     def _rule(self, path: str) -> Rule | None:
@@ -165,11 +167,10 @@ class VaultProxy:
                 return rule
         return None
 
-    def _tls(self) -> ssl.SSLContext:
-        certificate, key = self._authority.issue(addresses=["127.0.0.1"])
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    def also_at(self, address: str) -> None:
+        """Be who the certificate names at another address too."""
+        certificate, key = self._authority.issue(addresses=["127.0.0.1", address])
         with tempfile.TemporaryDirectory() as folder:
             chain = Path(folder, "chain.pem")
             chain.write_bytes(certificate + key)
-            context.load_cert_chain(chain)
-        return context
+            self._tls.load_cert_chain(chain)

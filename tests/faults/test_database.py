@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 from broker.secret import Secret
 from tests.fakes.relay import Relay
-from tests.faults.holding import SCOPES_OF_KINDS, Holder, holder
+from tests.faults.holding import ABANDONED, SCOPES_OF_KINDS, Holder, holder, settled
 from tests.faults.test_promises import database_url
 from tests.fixtures.books import Books
 from tests.fixtures.waiting import until
@@ -22,8 +22,6 @@ from tests.fixtures.world import SCOPES, World
 from tests.integration.refusing import refused
 
 KINDS: Final = tuple(SCOPES_OF_KINDS)
-# After it, what a request left half done is nobody's any more.
-ABANDONED: Final = timedelta(minutes=2)
 
 
 @asynccontextmanager
@@ -52,16 +50,6 @@ class OnPostgres:
 
 def own(books: Books, agent: Holder) -> None:
     books.handed_out |= {issued.credential.issuance_id for issued in agent.held.values()}
-
-
-async def settled(world: World, books: Books, *agents: Holder) -> None:
-    """What is over is settled unaided; then the tasks end, and nothing is left."""
-    world.clock.offset += ABANDONED
-    await books.match()
-    for agent in agents:
-        await agent.complete()
-    await books.match()
-    await books.none_alive()
 
 
 class TestLostAcknowledgement(OnPostgres):

@@ -20,10 +20,12 @@ from broker.dev.issuer import DevIssuer
 from broker.dev.openbao import OpenBao
 from broker.dev.pki import DevAuthority
 from broker.dev.postgres import Postgres
+from broker.outbox import HOLD
 from broker.secret import Secret
 from tests.fakes.vault_proxy import Fault
 from tests.faults.holding import READONLY, SCOPES_OF_KINDS, holder, until_ready
 from tests.faults.test_promises import Minted, dead
+from tests.fixtures.books import Books
 from tests.fixtures.waiting import until
 from tests.fixtures.world import ENGINE, SCOPES, World, furnish
 from tests.integration.refusing import refused
@@ -191,6 +193,21 @@ async def test_twenty_minutes_without_revocation_end_by_themselves_and_without_a
     await until(agent.confirmed)
     assert hasty.proxy.count("auth/token/revoke-accessor") <= attempts + 2 * entries
     await all_dead(hasty, minted)
+
+
+async def test_a_clock_that_jumps_while_vault_is_asked_delays_nothing(books: Books, world: World) -> None:
+    agent = await holder(world, "service")
+    hanging = world.proxy.fail("auth/token/revoke-accessor", "hang_after", times=2)
+    asking = asyncio.create_task(agent.complete())
+    await asyncio.wait_for(hanging.seen.wait(), 10)
+
+    world.clock.offset += 2 * HOLD
+    await until(lambda: {entry.epoch for entry in books.records().revocations} == {2}, seconds=2)
+    world.proxy.heal()
+
+    await asking
+    # Sooner than a claim that nobody works on would run out.
+    await until(agent.confirmed, seconds=HOLD.total_seconds() / 4)
 
 
 def tried_again(world: World, times: int) -> bool:
