@@ -39,7 +39,7 @@ async def test_an_agent_that_keeps_being_refused_is_stopped(bare_world: World) -
 
     await refused(agent.issue("payments-admin"))
 
-    await until(dead(world, token), seconds=1)
+    await until(dead(world, token))
     assert (await refused(agent.issue("reports-secret"))).reason == "LOCKED"
     assert works(world, kept)
     assert (await other.issue("reports-secret")).credential.vault_token.token
