@@ -74,7 +74,7 @@ class Server:
         self._trust_bundle = trust_bundle
         self._table = access_table(reflection=settings.reflection)
         self._gate = Gate(settings.limits.max_concurrent_requests)
-        self._refusals = Refusals(record)
+        self._refusals = Refusals(record, clock)
         self._health = Health([service.descriptor.full_name for service in services], ready, clock)
         self._public = PublicCalls(clock)
         self._lanes = Lanes(settings.limits)
