@@ -2,8 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from uuid import uuid4
 
 import grpc
@@ -51,6 +52,12 @@ def at(replicas: Replicas, app: App, subject: str = "agents/reports") -> Caller:
     return replicas.caller(app.addresses["bearer"], subject)
 
 
+def crowd(replicas: Replicas, apps: Sequence[App], count: int, token: str | None = None) -> Iterator[Caller]:
+    """Return callers for that many calls at once, spread over replicas and connections."""
+    connections = [replicas.caller(app.addresses["bearer"], token=token) for app in apps for _ in range(10)]
+    return islice(cycle(connections), count)
+
+
 def readable(world: World, token: str) -> bool:
     try:
         read_secret(world.vault(token), "reports/api")
@@ -94,14 +101,14 @@ async def test_limits_are_exact_across_replicas(
 ) -> None:
     scope = SECRET_SCOPE.replace("name: reports-secret", "name: limited") + f"  limits: {{{limit}: 5}}\n"
     await bare_world.apply(scope)
-    callers = [at(replicas, app) for app in pair]
-    started = await callers[0].tasks.StartTask(
+    started = await at(replicas, pair[0]).tasks.StartTask(
         task_service_pb2.StartTaskRequest(spec=task_pb2.TaskSpec(purpose="a test"))
     )
     task_id = started.task.id if limit == "livePerTask" else None
 
     answers = await asyncio.gather(
-        *(callers[number % 2].issue("limited", task_id=task_id) for number in range(TOGETHER)), return_exceptions=True
+        *(caller.issue("limited", task_id=task_id) for caller in crowd(replicas, pair, TOGETHER)),
+        return_exceptions=True,
     )
 
     refusals = [Refused(answer) for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
@@ -113,10 +120,10 @@ async def test_limits_are_exact_across_replicas(
 async def test_one_request_on_two_replicas_is_granted_once(
     bare_world: World, replicas: Replicas, pair: tuple[App, App]
 ) -> None:
-    callers, request_id = [at(replicas, app) for app in pair], str(uuid4())
+    request_id = str(uuid4())
 
     answers = await asyncio.gather(
-        *(callers[number % 2].issue("reports-secret", request_id=request_id) for number in range(TOGETHER)),
+        *(caller.issue("reports-secret", request_id=request_id) for caller in crowd(replicas, pair, TOGETHER)),
         return_exceptions=True,
     )
 
@@ -134,10 +141,9 @@ async def test_one_token_for_one_use_is_used_once_on_two_replicas(bare_world: Wo
     world.settings = world.configure(database, attestors=attestors, listen={"bearer": listener})
     apps = [await replicas.start(), await replicas.start()]
     token = world.issuer.token("agents/reports", claims={"jti": str(uuid4())}).reveal()
-    callers = [replicas.caller(app.addresses["bearer"], token=token) for app in apps]
 
     answers = await asyncio.gather(
-        *(callers[number % 2].tasks.ListTasks(task_service_pb2.ListTasksRequest()) for number in range(uses)),
+        *(caller.tasks.ListTasks(task_service_pb2.ListTasksRequest()) for caller in crowd(replicas, apps, uses, token)),
         return_exceptions=True,
     )
 
