@@ -9,7 +9,7 @@ HANDSHAKE_TIMEOUT_MS: Final = 5_000
 MAX_METADATA_BYTES: Final = 32 * 1024
 # A stream that is reset at once costs little, but the calls of others queue behind
 # those of one connection that were taken in before its reset was seen.
-MAX_STREAMS_PER_CONNECTION: Final = 32
+MAX_STREAMS_PER_CONNECTION: Final = 100
 MAX_CONNECTION_IDLE_MS: Final = 15 * 60 * 1000
 MAX_CONNECTION_AGE_MS: Final = 60 * 60 * 1000
 MAX_CONNECTION_AGE_GRACE_MS: Final = 60 * 1000

@@ -35,9 +35,11 @@ EXPECTED: dict[type[BrokerError], type[credbroker.Error]] = {
     server.LimitReached: credbroker.LimitReached,
     server.Overloaded: credbroker.Overloaded,
     server.VaultUnavailable: credbroker.VaultUnavailable,
+    server.VaultAway: credbroker.VaultUnavailable,
     server.StoreUnavailable: credbroker.StoreUnavailable,
     server.ClockUncertain: credbroker.ClockUncertain,
     server.KeysUnavailable: credbroker.KeysUnavailable,
+    server.DeadlineExceeded: credbroker.TimedOut,
     server.MintFailed: credbroker.MintFailed,
     # Never meant for agents: the gRPC code decides.
     server.ScopeNotFound: credbroker.NotFound,
@@ -57,7 +59,7 @@ def leaves(base: type[BrokerError]) -> set[type[BrokerError]]:
 
 
 def test_no_error_of_the_broker_is_forgotten() -> None:
-    assert leaves(BrokerError) | {server.InvalidArgument} == EXPECTED.keys()
+    assert leaves(BrokerError) | {server.InvalidArgument, server.VaultUnavailable} == EXPECTED.keys()
 
 
 @pytest.mark.parametrize(("sent", "expected"), EXPECTED.items(), ids=[kind.__name__ for kind in EXPECTED])
