@@ -92,7 +92,7 @@ class Locks:
         with deadline.lifted():
             await step(Step.LOCK_CREATE, self._store.write(lambda conn: store_lock(conn, lock, event)))
             taken = await self.enforce(lock, call.event(LOCK_ENFORCED))
-        pending = await wait_confirmed(self._store, self._clock, taken.issuances, self._wait)
+        pending = await step(Step.LOCK_WAIT, wait_confirmed(self._store, self._clock, taken.issuances, self._wait))
         return CreatedLock(
             lock, ended_tasks=taken.tasks, revoked_issuances=len(taken.issuances), pending_issuances=pending
         )
@@ -115,13 +115,13 @@ class Locks:
                 events.append(conn, [call.event(LOCK_LIFTED, attributes=facts(lock))])
             return lock
 
-        if await self._store.write(lift) is None:
+        if await step(Step.LOCK_LIFT, self._store.write(lift)) is None:
             raise LockNotFound(f"no lock {lock_id} in force")
 
     async def enforce_all(self) -> None:
         """Take back whatever is out under any lock in force: what a process that died left out."""
         now = self._clock.now()
-        for lock in await self._store.read(lambda conn: locks.in_force(conn, now)):
+        for lock in await step(Step.LOCK_FIND, self._store.read(lambda conn: locks.in_force(conn, now))):
             await self.enforce(lock, broker_event(LOCK_ENFORCED, now))
 
     async def enforce(self, lock: Lock, cause: AuditEvent) -> TakenBack:

@@ -97,7 +97,7 @@ class Revoker:
         await asyncio.gather(*working, return_exceptions=True)
         now = self._clock.now()
         with contextlib.suppress(BrokerError):
-            await self._store.write(lambda conn: revocations.release(conn, left, now))
+            await step(Step.OUTBOX_RELEASE, self._store.write(lambda conn: revocations.release(conn, left, now)))
 
     def wake(self) -> None:
         """Look at the outbox now rather than at the next turn."""
@@ -118,7 +118,7 @@ class Revoker:
         self.wake()
 
     async def _unsettled(self, task_id: str) -> bool:
-        entries = await self._store.read(lambda conn: revocations.of_task(conn, task_id))
+        entries = await step(Step.OUTBOX_LOOK_UP, self._store.read(lambda conn: revocations.of_task(conn, task_id)))
         return any(entry.confirmed_at is None for entry in entries)
 
     def _taking(self, task_id: str) -> asyncio.Task[None]:

@@ -49,17 +49,23 @@ class Step(StrEnum):
     TASK_HEARTBEAT = "task.heartbeat"
     TASK_COMPLETE = "task.complete"
 
+    TAKEBACK_COUNT = "takeback.count"
     TAKEBACK_ORDER = "takeback.order"
     TAKEBACK_REVOKE = "takeback.revoke"
+    TAKEBACK_WAIT = "takeback.wait"
 
     LOCK_CREATE = "lock.create"
     LOCK_FIND = "lock.find"
     LOCK_ENFORCE = "lock.enforce"
+    LOCK_WAIT = "lock.wait"
+    LOCK_LIFT = "lock.lift"
 
     OUTBOX_CLAIM = "outbox.claim"
+    OUTBOX_LOOK_UP = "outbox.look_up"
     OUTBOX_RETRACT = "outbox.retract"
     OUTBOX_CONFIRM = "outbox.confirm"
     OUTBOX_RETRY = "outbox.retry"
+    OUTBOX_RELEASE = "outbox.release"
 
     VAULT_CALL = "vault.call"
 

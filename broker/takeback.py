@@ -65,7 +65,7 @@ class Takeback:
 
     async def count(self, call: Call, wanted: Selection) -> Extent:
         """Return how much would be taken back."""
-        return await self._store.read(lambda conn: extent(conn, wanted))
+        return await step(Step.TAKEBACK_COUNT, self._store.read(lambda conn: extent(conn, wanted)))
 
     async def revoke(self, call: Call, wanted: Selection, reason: str) -> Revoked:
         """Take back what is selected, and wait a while for Vault's confirmation.
@@ -96,7 +96,8 @@ class Takeback:
             self._revoker.wake()
             part = await step(Step.TAKEBACK_REVOKE, self._store.write(lambda conn: _take(conn, wanted, cause)))
             moved = [*moved, *part]
-        pending = await wait_confirmed(self._store, self._clock, [issuance.id for issuance in moved], self._wait)
+        ids = [issuance.id for issuance in moved]
+        pending = await step(Step.TAKEBACK_WAIT, wait_confirmed(self._store, self._clock, ids, self._wait))
         matching = sum(_matches(issuance, wanted) for issuance in moved)
         return Revoked(order, found, matching=matching, siblings=len(moved) - matching, pending=pending)
 
