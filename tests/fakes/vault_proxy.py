@@ -1,6 +1,7 @@
 """A way to Vault that fails when told to: everything else passes to the real server and back."""
 
 import asyncio
+import re
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -95,7 +96,7 @@ class VaultProxy:
         await self._session.close()
 
     def fail(self, path: str, fault: Fault, times: int = 1) -> Rule:
-        """Let the next requests whose path contains ``path`` go wrong."""
+        """Let the next requests in whose path the pattern ``path`` is found go wrong."""
         rule = Rule(fault, path, times)
         self._rules.append(rule)
         return rule
@@ -162,7 +163,7 @@ class VaultProxy:
 
     def _rule(self, path: str) -> Rule | None:
         for rule in self._rules:
-            if rule.path in path and rule.times > 0:
+            if re.search(rule.path, path) and rule.times > 0:
                 rule.times -= 1
                 return rule
         return None

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,13 +34,13 @@ def database_url(settings: Settings) -> str:
 
 
 @contextlib.contextmanager
-def failing_inserts(settings: Settings, table: str, condition: str) -> Iterator[None]:
-    """Let the database refuse rows of a table that satisfy a condition over NEW."""
+def failing(settings: Settings, what: str, table: str, condition: str) -> Iterator[None]:
+    """Let the database refuse to INSERT or UPDATE rows of a table that would satisfy a condition over NEW."""
     url = database_url(settings)
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             connection.execute(
-                f"CREATE TRIGGER injected_{table} BEFORE INSERT ON {table} WHEN {condition} "
+                f"CREATE TRIGGER injected_{table} BEFORE {what} ON {table} WHEN {condition} "
                 "BEGIN SELECT RAISE(ABORT, 'injected'); END"
             )
             connection.commit()
@@ -53,11 +54,16 @@ def failing_inserts(settings: Settings, table: str, condition: str) -> Iterator[
             "AS $$ BEGIN RAISE EXCEPTION 'injected'; END $$"
         )
         connection.execute(
-            f"CREATE TRIGGER injected_{table} BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition}) "
+            f"CREATE TRIGGER injected_{table} BEFORE {what} ON {table} FOR EACH ROW WHEN ({condition}) "
             "EXECUTE FUNCTION injected()"
         )
         yield
         connection.execute(f"DROP TRIGGER injected_{table} ON {table}")
+
+
+def failing_inserts(settings: Settings, table: str, condition: str) -> AbstractContextManager[None]:
+    """Let the database refuse rows of a table that satisfy a condition over NEW."""
+    return failing(settings, "INSERT", table, condition)
 
 
 class Minted:
