@@ -7,9 +7,11 @@ from typing import Final, TypeAlias
 
 import structlog
 
+from broker.audit import broker_event
+from broker.audit.catalogue import REQUEST_REFUSED
 from broker.clock import Clock
 from broker.errand import see_through
-from broker.model import AuditEvent
+from broker.model import AuditEvent, JsonValue, Outcome
 
 Recorder: TypeAlias = Callable[[AuditEvent], Awaitable[None]]
 
@@ -31,9 +33,9 @@ class Refusals:
     written; the log says so then.
 
     Anybody can be refused for want of an identity, as fast as the network
-    carries it. Of those, so many a second are recorded for each reason, and the
-    log says how many more there were: a flood neither fills the audit trail nor
-    keeps the database from others, and does not hide refusals of another kind.
+    carries it. Of those, so many a second are recorded one by one for each
+    reason, and one event counts the others: a flood neither fills the audit
+    trail nor keeps the database from others, and hides nothing.
 
     Args:
         record: Makes an event durable.
@@ -55,31 +57,43 @@ class Refusals:
         """
         if not event.actor and self._is_flood(event.reason):
             return
-        task = asyncio.create_task(self._write(event), name="record refusal")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task = self._begin(event)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             await see_through(task)
             raise
 
+    async def drain(self) -> None:
+        """Write what was only counted so far, and wait for the events that are still being written."""
+        self._tell_counts()
+        if self._running:
+            await asyncio.wait(self._running)
+
     def _is_flood(self, reason: str) -> bool:
         now = self._clock.monotonic()
         if now - self._since >= _SECOND:
-            unrecorded = {each: count - MAX_STRANGERS for each, count in self._strangers.items()}
-            for each, count in unrecorded.items():
-                if count > 0:
-                    log.warning("refusals of unknown callers were not recorded one by one", reason=each, count=count)
-            self._strangers.clear()
+            self._tell_counts()
             self._since = now
         self._strangers[reason] += 1
         return self._strangers[reason] > MAX_STRANGERS
 
-    async def drain(self) -> None:
-        """Wait for the events that are still being written."""
-        if self._running:
-            await asyncio.wait(self._running)
+    def _tell_counts(self) -> None:
+        """Record how many refusals were not recorded one by one."""
+        for reason, count in self._strangers.items():
+            if count > MAX_STRANGERS:
+                attributes: dict[str, JsonValue] = {"further_refusals": count - MAX_STRANGERS}
+                now = self._clock.now()
+                self._begin(
+                    broker_event(REQUEST_REFUSED, now, outcome=Outcome.DENIED, reason=reason, attributes=attributes)
+                )
+        self._strangers.clear()
+
+    def _begin(self, event: AuditEvent) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._write(event), name="record refusal")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     async def _write(self, event: AuditEvent) -> None:
         try:

@@ -1,11 +1,9 @@
 """Refusals of strangers: recorded while they are few, counted when they are not, and hiding no others."""
 
-import structlog
-
 from broker.attest.evidence import BearerToken
 from broker.audit import Call
 from broker.errors import EvidenceMissing, EvidenceReplayed, LimitReached, Unauthenticated
-from broker.model import AuditEvent, Caller
+from broker.model import AuditEvent, Caller, Outcome
 from broker.secret import Secret
 from broker.serve.refusals import MAX_STRANGERS, Refusals
 from tests.fakes.identify import AGENT, FakeIdentify, Trail
@@ -23,11 +21,21 @@ async def test_a_flood_of_strangers_is_recorded_in_part_and_counted(clock: FakeC
         await refusals.write(refusal(clock, EvidenceMissing()))
     assert len(trail.events) == MAX_STRANGERS
     clock.advance(1)
-    with structlog.testing.capture_logs() as logged:
-        await refusals.write(refusal(clock, EvidenceMissing()))
-        await refusals.write(refusal(clock, EvidenceMissing()))
-    assert [(line["reason"], line["count"]) for line in logged] == [("EVIDENCE_MISSING", 7)]
+    await refusals.write(refusal(clock, EvidenceMissing()))
+    await refusals.drain()
+    [count] = [event for event in trail.events if event.attributes]
+    assert (count.type, count.outcome, count.reason) == ("request.refused", Outcome.DENIED, "EVIDENCE_MISSING")
+    assert count.attributes == {"further_refusals": 7}
     assert len(trail.events) == MAX_STRANGERS + 2
+
+
+async def test_a_flood_that_ends_with_the_broker_is_counted_too(clock: FakeClock) -> None:
+    trail = Trail()
+    refusals = Refusals(trail.write, clock)
+    for _ in range(MAX_STRANGERS + 1):
+        await refusals.write(refusal(clock, EvidenceMissing()))
+    await refusals.drain()
+    assert trail.events[-1].attributes == {"further_refusals": 1}
 
 
 async def test_a_flood_of_one_kind_hides_no_other_and_nobody_who_is_known(clock: FakeClock) -> None:
