@@ -178,6 +178,7 @@ def test_a_server_does_not_start_with_a_certificate_that_is_none(broker: Command
         assert "server.pem" in told
 
 
+@pytest.mark.long
 def test_workers_share_the_addresses_and_end_together(broker: Command, config: Path) -> None:
     broker("db", "upgrade", "--config", str(config))
     changed(config, metrics={"address": "127.0.0.1:0"})
@@ -195,6 +196,7 @@ def test_workers_share_the_addresses_and_end_together(broker: Command, config: P
         assert process.wait(SECONDS) == 0
 
 
+@pytest.mark.long
 def test_workers_end_when_the_supervisor_is_killed(broker: Command, config: Path) -> None:
     broker("db", "upgrade", "--config", str(config))
     with serving(config, "--workers", "2") as process:
