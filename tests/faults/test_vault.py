@@ -67,7 +67,7 @@ async def hurried(world: World) -> World:
 
 
 @pytest.mark.parametrize("fault", BEFORE)
-async def test_a_vault_that_does_not_act_is_unavailable_for_now(hasty: World, fault: Fault) -> None:
+async def test_a_vault_that_does_not_act_is_unavailable_for_now(books: Books, hasty: World, fault: Fault) -> None:
     agent = await holder(hasty, *KINDS)
     minted = Minted(hasty)
     hasty.proxy.fail("", fault, times=ALWAYS)
@@ -91,13 +91,14 @@ async def test_a_vault_that_does_not_act_is_unavailable_for_now(hasty: World, fa
     await agent.complete()
     await until(agent.confirmed)
     await all_dead(hasty, minted)
+    await books.match()
     assert not hasty.proxy.strangers
 
 
 @pytest.mark.parametrize(
     "fault", ["standby", "drop_after", *rarely("hang_after", "error_after", "html", "too_many", "redirect")]
 )
-async def test_what_vault_does_not_take_back_is_pending_until_it_does(hasty: World, fault: Fault) -> None:
+async def test_what_vault_does_not_take_back_is_pending_until_it_does(books: Books, hasty: World, fault: Fault) -> None:
     minted = Minted(hasty)
     agent = await holder(hasty, *KINDS)
     for path in TAKING_BACK:
@@ -124,6 +125,7 @@ async def test_what_vault_does_not_take_back_is_pending_until_it_does(hasty: Wor
         record = await agent.record(kind)
         assert (record.state, record.revocation) == (issuance_pb2.ISSUANCE_STATE_REVOKED, CONFIRMED)
     await all_dead(hasty, minted)
+    await books.match()
     assert not hasty.proxy.strangers
 
 
@@ -169,7 +171,9 @@ async def test_a_renewal_after_one_in_doubt_is_recorded_as_vault_has_it(hasty: W
 
 
 @pytest.mark.long
-async def test_twenty_minutes_without_revocation_end_by_themselves_and_without_a_storm(hasty: World) -> None:
+async def test_twenty_minutes_without_revocation_end_by_themselves_and_without_a_storm(
+    books: Books, hasty: World
+) -> None:
     minted = Minted(hasty)
     agent = await holder(hasty, *KINDS)
     entries = 5  # three anchors, the service token and the holder of the lease
@@ -193,6 +197,7 @@ async def test_twenty_minutes_without_revocation_end_by_themselves_and_without_a
     await until(agent.confirmed)
     assert hasty.proxy.count("auth/token/revoke-accessor") <= attempts + 2 * entries
     await all_dead(hasty, minted)
+    await books.match()
 
 
 async def test_a_clock_that_jumps_while_vault_is_asked_delays_nothing(books: Books, world: World) -> None:
@@ -214,7 +219,9 @@ def tried_again(world: World, times: int) -> bool:
     return world.proxy.count("auth/token/revoke-accessor") >= times
 
 
-async def test_a_lease_that_vault_has_given_up_on_is_still_revoked(hasty: World, postgres: Postgres) -> None:
+async def test_a_lease_that_vault_has_given_up_on_is_still_revoked(
+    books: Books, hasty: World, postgres: Postgres
+) -> None:
     agent = await holder(hasty, "leased")
     user = str(agent.held["leased"].credential.leased.data["username"])
     with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
@@ -232,6 +239,7 @@ async def test_a_lease_that_vault_has_given_up_on_is_still_revoked(hasty: World,
 
         assert admin.execute("SELECT count(*) FROM pg_roles WHERE rolname = %s", [user]).fetchone() == (0,)
     assert not await asyncio.to_thread(irrevocable, hasty), lease
+    await books.match()
 
 
 def irrevocable(world: World) -> list[str]:
