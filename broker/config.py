@@ -166,7 +166,7 @@ class Limits(Strict):
     max_message_bytes: Annotated[int, Field(ge=1024, le=4 * 1024 * 1024)] = 128 * 1024
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 512
     max_running: Annotated[int, Field(ge=1, le=10_000)] = 32
-    max_waiting_per_identity: Annotated[int, Field(ge=1, le=10_000)] = 64
+    max_waiting_per_identity: Annotated[int, Field(ge=1, le=10_000)] = 100
     max_request_time: Duration = timedelta(seconds=30)
     drain_timeout: Duration = timedelta(seconds=20)
     revocation_wait: Duration = timedelta(seconds=2)

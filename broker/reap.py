@@ -40,7 +40,7 @@ from broker.tasks import requested
 LOOK_SECONDS: Final = 2.0
 """How often to look for anchors whose creation was cut off."""
 
-RETRY: Final = timedelta(seconds=30)
+RETRY: Final = timedelta(seconds=10)
 LOST: Final = "vault.lost"
 """Why a credential ended that Vault turned out not to know any more."""
 

@@ -396,11 +396,14 @@ async def test_reads_under_way_are_answered_when_closing(new_store: NewStore) ->
 
 
 async def test_no_thread_outlives_its_store(database: Secret[str]) -> None:
-    before = set(threading.enumerate())
+    def of_stores() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("store-")}
+
+    before = of_stores()
     async with running(database) as store:
         await asyncio.gather(*(store.read(tasks.active) for _ in range(20)), store.write(tasks.active))
-        assert set(threading.enumerate()) > before
-    assert set(threading.enumerate()) == before
+        assert of_stores() > before
+    assert of_stores() == before
 
 
 async def test_closing_twice_or_unstarted_is_nothing(database: Secret[str]) -> None:
