@@ -3,11 +3,12 @@
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import pytest
 from credbroker.v1 import scope_service_pb2
+from sqlalchemy import make_url
 
 from broker.dev.postgres import Postgres
 from broker.dev.processes import free_port
@@ -16,6 +17,7 @@ from broker.mint import MAPPINGS
 from broker.mint.naming import BROKER_POLICY, REAPER_POLICY
 from broker.mint.provision import apply_scope
 from broker.secret import Secret
+from tests.fakes.relay import Relay
 from tests.fixtures.books import Books
 from tests.fixtures.openbao import make_token, write_token_file
 from tests.fixtures.world import SCOPES, SECRET_SCOPE, Caller, World
@@ -53,8 +55,11 @@ async def test_a_day_of_faults_ends_with_books_that_match(
         write_token_file(world.folder, make_token(world.admin, [policy], ttl="768h"), name)
     books = Books(world)
 
-    async with replicas(world, database, 2 if server else 1) as running:
-        day = Day(world, books, running, Troubles(world, running, server))
+    async with AsyncExitStack() as stack:
+        relay = await stack.enter_async_context(relayed(server)) if server else None
+        url = through(relay, database) if relay else database
+        running = await stack.enter_async_context(replicas(world, url, 2 if server else 1))
+        day = Day(world, books, running, Troubles(world, running, server, relay))
         try:
             await day.run(schedule)
             assert day.wrong == []
@@ -74,6 +79,21 @@ async def test_a_day_of_faults_ends_with_books_that_match(
 
 def tell(*lines: str) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+@asynccontextmanager
+async def relayed(server: Postgres) -> AsyncIterator[Relay]:
+    relay = Relay(server.port)
+    await relay.start()
+    try:
+        yield relay
+    finally:
+        await relay.stop()
+
+
+def through(relay: Relay, database: Secret[str]) -> Secret[str]:
+    url = make_url(database.reveal()).set(host=relay.host, port=relay.port)
+    return Secret(url.render_as_string(hide_password=False))
 
 
 @asynccontextmanager

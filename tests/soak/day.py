@@ -12,7 +12,15 @@ from typing import Any, Final
 import grpc
 import hvac
 import hvac.exceptions
-from credbroker.v1 import credential_service_pb2, lock_pb2, lock_service_pb2, task_pb2, task_service_pb2
+from credbroker.v1 import (
+    credential_service_pb2,
+    lock_pb2,
+    lock_service_pb2,
+    revocation_pb2,
+    revocation_service_pb2,
+    task_pb2,
+    task_service_pb2,
+)
 from google.protobuf.duration_pb2 import Duration
 
 from tests.fixtures.books import Books
@@ -38,6 +46,7 @@ EXPECTED: Final = frozenset(
 _PARAMETERS: Final = {"reports-db": {"role": "readonly"}}
 _EAGER = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
 _BREATH_SECONDS = 0.2
+_PATIENCE = 4
 _SETTLE_SECONDS = 90
 _STEP = timedelta(minutes=2)
 # Longer than any task.
@@ -229,32 +238,46 @@ class Day:
             self._open.remove(task)
 
     async def _command(self, command: Command) -> None:
-        caller = self._caller("admins/root", next((n for n, one in enumerate(self._replicas) if one.runs), 0))
-        if command.order == "unlock":
-            if self._locks:
-                lock = self._locks.pop(int(command.pick * len(self._locks)))
-                await self._outcome(
-                    "unlock", caller.locks.DeleteLock(lock_service_pb2.DeleteLockRequest(id=lock), timeout=4)
-                )
-            return
-        request = lock_service_pb2.CreateLockRequest(target=self._target(command), reason="the day says so")
+        replica = next((number for number, one in enumerate(self._replicas) if one.runs), 0)
+        caller = self._caller("admins/root", replica)
+        what, _, whom = command.order.partition(" ")
+        if what == "lock":
+            await self._outcome(f"{command}", self._lock(caller, command, whom))
+        elif what == "revoke":
+            selector = self._selector(command, whom)
+            request = revocation_service_pb2.RevokeIssuancesRequest(selector=selector, reason="the day says so")
+            await self._outcome(f"{command}", caller.revocations.RevokeIssuances(request, timeout=_PATIENCE))
+        elif self._locks:
+            lock = lock_service_pb2.DeleteLockRequest(id=self._locks.pop(int(command.pick * len(self._locks))))
+            await self._outcome("unlock", caller.locks.DeleteLock(lock, timeout=_PATIENCE))
+
+    async def _lock(self, caller: Caller, command: Command, whom: str) -> None:
+        request = lock_service_pb2.CreateLockRequest(target=self._target(command, whom), reason="the day says so")
         if command.minutes:
             request.ttl.FromTimedelta(timedelta(minutes=command.minutes))
+        self._locks.append((await caller.locks.CreateLock(request, timeout=_PATIENCE)).lock.id)
 
-        async def create() -> None:
-            self._locks.append((await caller.locks.CreateLock(request, timeout=4)).lock.id)
-
-        await self._outcome(f"{command.order} {command.agent} {command.scope}", create())
-
-    def _target(self, command: Command) -> lock_pb2.LockTarget:
-        agent = f"{self._world.issuer.url}#agents/soak-{command.agent}"
-        if command.order == "lock scope":
+    def _target(self, command: Command, whom: str) -> lock_pb2.LockTarget:
+        if whom == "scope":
             return lock_pb2.LockTarget(scope=command.scope)
-        if command.order == "lock pattern":
-            return lock_pb2.LockTarget(agent_pattern=agent)
-        if command.order == "lock task" and self._open:
-            return lock_pb2.LockTarget(task_id=self._open[int(command.pick * len(self._open))].task_id)
-        return lock_pb2.LockTarget(agent=agent)
+        if whom == "pattern":
+            return lock_pb2.LockTarget(agent_pattern=self._uri(command.agent))
+        if whom == "task" and self._open:
+            return lock_pb2.LockTarget(task_id=self._some_task(command))
+        return lock_pb2.LockTarget(agent=self._uri(command.agent))
+
+    def _selector(self, command: Command, whom: str) -> revocation_pb2.RevocationSelector:
+        if whom == "scope":
+            return revocation_pb2.RevocationSelector(scope=revocation_pb2.ScopeSelector(name=command.scope))
+        if whom == "task" and self._open:
+            return revocation_pb2.RevocationSelector(task_id=self._some_task(command))
+        return revocation_pb2.RevocationSelector(agent=self._uri(command.agent))
+
+    def _uri(self, agent: int) -> str:
+        return f"{self._world.issuer.url}#agents/soak-{agent}"
+
+    def _some_task(self, command: Command) -> str:
+        return self._open[int(command.pick * len(self._open))].task_id
 
     async def _outcome(self, what: str, deed: Any) -> str:
         """Return OK or the reason of the refusal, and write it down."""

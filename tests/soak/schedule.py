@@ -15,20 +15,33 @@ Trouble = Literal[
     "vault hangs",
     "vault sealed",
     "database away",
+    "database silent",
     "connections cut",
     "replica killed",
     "replica paused",
     "clock wrong",
 ]
-Order = Literal["lock agent", "lock pattern", "lock scope", "lock task", "unlock"]
+Order = Literal[
+    "lock agent", "lock pattern", "lock scope", "lock task", "unlock", "revoke agent", "revoke scope", "revoke task"
+]
 
 SCOPES: Final = ("reports-secret", "reports-service", "reports-db", "reports-limited", "payments-admin")
 # The database engine takes the longest; the last one is always denied.
 _SCOPE_WEIGHTS: Final = (6, 4, 4, 4, 1)
 _DEEDS: Final[dict[Deed, int]] = {"start": 6, "issue": 6, "renew": 2, "revoke": 2, "beat": 5, "complete": 3}
+_ORDERS: Final[dict[Order, int]] = {
+    "lock agent": 2,
+    "lock pattern": 1,
+    "lock scope": 1,
+    "lock task": 1,
+    "unlock": 4,
+    "revoke agent": 1,
+    "revoke scope": 1,
+    "revoke task": 1,
+}
 _ON_ONE: Final[tuple[Trouble, ...]] = ("replica killed", "replica paused", "clock wrong")
 # With these, next to nothing else can be seen.
-_SHORT: Final[tuple[Trouble, ...]] = ("replica killed", "database away")
+_SHORT: Final[tuple[Trouble, ...]] = ("replica killed", "database away", "database silent")
 _PATHS: Final = ("auth/token/create", "revoke-accessor", "lookup-accessor", "creds/", "leases/", "")
 
 
@@ -119,7 +132,7 @@ def make_schedule(seed: int, rounds: int, replicas: int, troubles: tuple[Trouble
                 bag = chance.sample(troubles, len(troubles))
             faults.append(_fault(chance, bag.pop(), replicas))
         acts = tuple(_act(chance, replicas) for _ in range(chance.randint(6, 18)))
-        commands = (_command(chance),) if chance.random() < 0.3 else ()
+        commands = (_command(chance),) if chance.random() < 0.4 else ()
         day.append(Round(acts, tuple(faults), commands, minutes))
     return tuple(day)
 
@@ -154,7 +167,7 @@ def _fault(chance: random.Random, trouble: Trouble, replicas: int) -> Fault:
 
 def _command(chance: random.Random) -> Command:
     return Command(
-        order=chance.choice(("lock agent", "lock pattern", "lock scope", "lock task", "unlock", "unlock")),
+        order=chance.choices(list(_ORDERS), list(_ORDERS.values()))[0],
         agent=chance.randrange(AGENTS),
         scope=chance.choice(SCOPES),
         pick=chance.random(),

@@ -11,6 +11,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from broker.dev.postgres import Postgres
+from tests.fakes.relay import Relay
 from tests.fakes.vault_proxy import Fault as VaultFault
 from tests.fixtures.world import World
 from tests.soak.replica import Replica
@@ -27,7 +28,7 @@ ON_SQLITE: Final[tuple[Trouble, ...]] = (
     "replica killed",
     "clock wrong",
 )
-ON_POSTGRES: Final[tuple[Trouble, ...]] = (*ON_SQLITE, "connections cut", "replica paused")
+ON_POSTGRES: Final[tuple[Trouble, ...]] = (*ON_SQLITE, "database silent", "connections cut", "replica paused")
 
 _BY_PROXY: Final[dict[Trouble, VaultFault]] = {
     "vault errors": "error_after",
@@ -41,12 +42,16 @@ class Troubles:
 
     Args:
         database: Whether the records are in this server, or in a SQLite file.
+        relay: The replicas' way to that server.
     """
 
-    def __init__(self, world: World, replicas: Sequence[Replica], database: Postgres | None) -> None:
+    def __init__(
+        self, world: World, replicas: Sequence[Replica], database: Postgres | None, relay: Relay | None
+    ) -> None:
         self._world = world
         self._replicas = replicas
         self._postgres = database
+        self._relay = relay
         self._url = make_url(world.settings.database.url.get_secret_value())
         self._holder: sqlite3.Connection | None = None
         self._sealed = False
@@ -63,6 +68,9 @@ class Troubles:
         if fault.trouble == "database away":
             await asyncio.to_thread(self._lose_database)
             return self._bring_database_back
+        if fault.trouble == "database silent" and self._relay is not None:
+            self._relay.cut()
+            return self._join
         if fault.trouble == "connections cut":
             await asyncio.to_thread(self._cut_connections)
             return _nothing
@@ -96,6 +104,10 @@ class Troubles:
         """Give every replica the time of the day."""
         for replica in self._replicas:
             replica.times.set(self._world.clock.offset, replica.wrong_by)
+
+    async def _join(self) -> None:
+        if self._relay is not None:
+            self._relay.join()
 
     async def _mend_proxy(self) -> None:
         self._world.proxy.heal()
