@@ -45,6 +45,7 @@ def main() -> int:
     """Run what the command line asks for."""
     wanted = _arguments()
     results: list[Result] = []
+    facts: dict[str, str] = {}
     try:
         with terminated_like_interrupted(), tempfile.TemporaryDirectory(prefix="credbroker-bench-") as folder:
             Path(folder).chmod(0o755)  # PostgreSQL's user passes through it
@@ -61,7 +62,9 @@ def main() -> int:
     except (BrokerError, WrongReply, Ended, TimeoutError) as error:
         _say(f"failed: {type(error).__name__}: {error}")
         return _FAILED
-    _say("\n" + table(results, judged=not wanted.quick))
+    finally:
+        if results:
+            _say("\n" + table(results, judged=not wanted.quick))
     if wanted.json is not None:
         wanted.json.write_text(json.dumps({"machine": facts, "results": [asdict(item) for item in results]}, indent=2))
     missed = not wanted.quick and any(not figure.met for result in results for figure in result.figures)

@@ -8,6 +8,7 @@ waiting behind a slow one is not left out.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -78,23 +79,29 @@ async def run(bench: Bench) -> list[Figure]:
     """Let the wave pass while agents issue."""
     size = QUICK if bench.quick else FULL
     with bench.records() as engines:
-        accessors = await _tokens(bench, size.tasks + size.wave // _OWN_TOKEN_EVERY)
-        anchors = await asyncio.to_thread(_insert_tasks, engines.writer, accessors[: size.tasks])
+        accessors = await _tokens(bench, size.tasks, datetime.now(UTC) + 2 * _LIFETIME)
+        anchors = await asyncio.to_thread(_insert_tasks, engines.writer, accessors)
         quiet = _issuances(anchors, size.live - size.wave, datetime.now(UTC) + _LIFETIME, timedelta(minutes=5), [])
         await asyncio.to_thread(_insert, engines.writer, Rows(schema.issuances, Issuance), quiet)
         await asyncio.to_thread(_analyse, engines.writer)
         begins = time.monotonic() + size.lead
         due = datetime.now(UTC) + timedelta(seconds=size.lead)
-        wave = _issuances(anchors, size.wave, due, timedelta(seconds=1), accessors[size.tasks :])
+        own = await _tokens(bench, size.wave // _OWN_TOKEN_EVERY, due)
+        wave = _issuances(anchors, size.wave, due, timedelta(seconds=1), own)
         await asyncio.to_thread(_insert, engines.writer, Rows(schema.issuances, Issuance), wave)
         async with worker(issue, bench.access, tokens=bench.agents(AGENTS), rate=size.rate) as link:
             measured_from = await link.hear() + (0 if bench.quick else WARM_UP_SECONDS)
-            settled = await _until_settled(engines.reader, due, size.wave)
+            await _still_to_come(engines.reader, due, size.wave)
+            await asyncio.sleep(begins - time.monotonic())
+            used = bench.processor_time()
+            settled = await _until_settled(engines.reader, due)
+            used = bench.processor_time() - used
             link.say("enough")
             samples: list[tuple[float, float | None]] = await link.hear()
     before = [took for at, took in samples if measured_from <= at < begins and took is not None]
     during = [took for at, took in samples if begins <= at < settled and took is not None]
     figures = _figures(size, settled - begins - 1, before, during)
+    figures.append(Figure("processor time of the broker, agents' requests included", used, "s"))
     return [*figures, Figure("requests refused for want of room", sum(took is None for _, took in samples), "", 0)]
 
 
@@ -142,15 +149,16 @@ async def issue(link: Link, access: Access, tokens: list[str], rate: int) -> Non
     link.say(samples)
 
 
-async def _tokens(bench: Bench, count: int) -> list[str]:
-    """Make that many service tokens in Vault and return their accessors."""
+async def _tokens(bench: Bench, count: int, ending: datetime) -> list[str]:
+    """Make that many service tokens in Vault, which end by themselves then, and return their accessors."""
     headers = {"X-Vault-Token": bench.parts.openbao.root_token.reveal()}
     url = f"{bench.access.vault}/v1/auth/token/create-orphan"
     connector = aiohttp.TCPConnector(ssl=tls(bench.access), limit=32)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
         async def one() -> str:
-            async with session.post(url, json={"policies": ["default"], "ttl": "2h"}) as reply:
+            ttl = math.ceil((ending - datetime.now(UTC)).total_seconds())
+            async with session.post(url, json={"policies": ["default"], "ttl": f"{ttl}s"}) as reply:
                 reply.raise_for_status()
                 return str((await reply.json())["auth"]["accessor"])
 
@@ -241,22 +249,26 @@ def _analyse(engine: Engine) -> None:
         conn.execute(text("ANALYZE"))
 
 
-async def _until_settled(engine: Engine, due: datetime, count: int) -> float:
+async def _still_to_come(engine: Engine, due: datetime, count: int) -> None:
+    """Check that the agents were at work before the wave began."""
+    if await asyncio.to_thread(_left, engine, due) != count or datetime.now(UTC) > due:
+        raise RuntimeError("the wave began before the agents did; give it a longer lead")
+
+
+async def _until_settled(engine: Engine, due: datetime) -> float:
     """Return when the records called none of the wave alive."""
-    of_wave = (
+    async with asyncio.timeout(120):
+        while await asyncio.to_thread(_left, engine, due):  # noqa: ASYNC110 - another process writes them
+            await asyncio.sleep(0.1)
+    return time.monotonic()
+
+
+def _left(engine: Engine, due: datetime) -> int:
+    counting = select(func.count()).where(
         schema.issuances.c.scope == _SCOPE,
         schema.issuances.c.expires_at >= due,
         schema.issuances.c.expires_at < due + timedelta(seconds=1),
+        schema.issuances.c.state.in_(LIVE_ISSUANCES),
     )
-    counting = select(func.count()).where(*of_wave, schema.issuances.c.state.in_(LIVE_ISSUANCES))
-
-    def left() -> int:
-        with engine.begin() as conn:
-            return conn.execute(counting).scalar_one()
-
-    if await asyncio.to_thread(left) != count:
-        raise RuntimeError("the wave began before the agents did; give it a longer lead")
-    async with asyncio.timeout((due - datetime.now(UTC)).total_seconds() + 120):
-        while await asyncio.to_thread(left):  # noqa: ASYNC110 - another process writes them
-            await asyncio.sleep(0.1)
-    return time.monotonic()
+    with engine.begin() as conn:
+        return conn.execute(counting).scalar_one()

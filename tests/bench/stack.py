@@ -1,5 +1,6 @@
 """What is measured: the broker as its own process, on real servers, as an operator would run it."""
 
+import os
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,11 @@ class Bench:
             yield engines
         finally:
             engines.dispose()
+
+    def processor_time(self) -> float:
+        """Return how many seconds the broker's process has been running on a processor."""
+        fields = Path(f"/proc/{self.broker.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> float:
         """Return how much memory the broker's process holds, in MiB."""
