@@ -7,7 +7,8 @@ transaction of it keeps an agent's commit waiting for long.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -34,6 +35,8 @@ GRACE: Final = timedelta(seconds=2)
 
 CHUNK: Final = 200
 """Most records that one transaction changes."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +113,7 @@ class Sweeper:
             await self._clock.sleep(INTERVAL)
 
     async def _in_parts(self, part: Callable[[datetime], Awaitable[int]]) -> None:
-        """Do a part again and again until one is not full; none at a moment that is in doubt."""
+        """Do a part again and again until one settles less than it could; none at a moment that is in doubt."""
         while True:
             now = self._clock.now()
             if self._in_doubt() or await part(now) < CHUNK:
@@ -128,37 +131,59 @@ class Sweeper:
         due = await self._store.read(lambda conn: tasks.due(conn, now, CHUNK))
         missed = [task.id for task in due if task.deadline > now]
         overdue = [task.id for task in due if task.deadline <= now]
+        ended = 0
         for state, ids in ((TaskState.HEARTBEAT_MISSED, missed), (TaskState.DEADLINE_EXCEEDED, overdue)):
-            if ids:
-                await self._lease.write(_ending(ids, state, now))
-                self._revoker.wake()
+            ended += await self._settle(ids, partial(_ending, state=state, now=now))
         for task in due:
             self._anchors.forget_task(task.id)
-        return len(due)
+        return ended
 
     async def _expire(self, now: datetime) -> int:
         """Record what has run out; what has a token of its own is revoked, so that Vault confirms its end."""
         over = await self._store.read(lambda conn: issuances.expired(conn, now - GRACE, CHUNK))
-        if over:
-            await self._lease.write(_expiring(over, now))
-            self._revoker.wake()
-        return len(over)
+        return await self._settle(over, partial(_expiring, now=now))
 
     async def _settle_intents(self, now: datetime) -> int:
         """Take back what a process was minting when it died."""
         left = await self._store.read(lambda conn: issuances.minting_before(conn, now - ABANDONED, CHUNK))
-        if left:
-            ids = [issuance.id for issuance in left]
-            await self._lease.write(lambda conn: revoke.queue_issuances(conn, ids, "mint.interrupted", now))
+        return await self._settle([issuance.id for issuance in left], partial(_interrupting, now=now))
+
+    async def _settle(self, items: Sequence[T], work: Callable[[Sequence[T]], Callable[[Connection], object]]) -> int:
+        """Settle several records in one transaction, and return how many were.
+
+        Should the database refuse one of them, the others are settled all the same.
+        """
+        if not items:
+            return 0
+        try:
+            await self._lease.write(work(items))
+        except LeaseLost:
+            raise
+        except Exception as error:
+            await self._store.check()  # what concerns all of them ends the turn
+            if len(items) == 1:
+                log.error("a record cannot be settled, will retry", record=_name(items[0]), exc_info=error)
+                return 0
+        else:
             self._revoker.wake()
-        return len(left)
+            return len(items)
+        middle = len(items) // 2
+        return await self._settle(items[:middle], work) + await self._settle(items[middle:], work)
 
 
-def _ending(ids: Sequence[str], state: TaskState, now: datetime) -> Callable[[Connection], object]:
+def _name(item: object) -> str:
+    return item.id if isinstance(item, Issuance) else str(item)
+
+
+def _ending(ids: Sequence[str], *, state: TaskState, now: datetime) -> Callable[[Connection], object]:
     return lambda conn: end(conn, ids, state, now, ended_by_broker(state, now))
 
 
-def _expiring(over: Sequence[Issuance], now: datetime) -> Callable[[Connection], None]:
+def _interrupting(ids: Sequence[str], *, now: datetime) -> Callable[[Connection], object]:
+    return lambda conn: revoke.queue_issuances(conn, ids, "mint.interrupted", now)
+
+
+def _expiring(over: Sequence[Issuance], *, now: datetime) -> Callable[[Connection], None]:
     own = [issuance.id for issuance in over if issuance.accessor is not None]
     silent = [issuance.id for issuance in over if issuance.accessor is None]
 
