@@ -24,6 +24,7 @@ from broker.locks import Locks
 from broker.model import AuditEvent, Issuance, TaskState
 from broker.outbox import Revoker
 from broker.store import Store, events, issuances, policy, proofs, tasks
+from broker.store.issuances import Expired
 from broker.tasks import end, ended_by_broker
 
 INTERVAL: Final = 0.5
@@ -172,7 +173,7 @@ class Sweeper:
 
 
 def _name(item: object) -> str:
-    return item.id if isinstance(item, Issuance) else str(item)
+    return item.id if isinstance(item, Expired) else str(item)
 
 
 def _ending(ids: Sequence[str], *, state: TaskState, now: datetime) -> Callable[[Connection], object]:
@@ -183,9 +184,9 @@ def _interrupting(ids: Sequence[str], *, now: datetime) -> Callable[[Connection]
     return lambda conn: revoke.queue_issuances(conn, ids, "mint.interrupted", now)
 
 
-def _expiring(over: Sequence[Issuance], *, now: datetime) -> Callable[[Connection], None]:
-    own = [issuance.id for issuance in over if issuance.accessor is not None]
-    silent = [issuance.id for issuance in over if issuance.accessor is None]
+def _expiring(over: Sequence[Expired], *, now: datetime) -> Callable[[Connection], None]:
+    own = [issuance.id for issuance in over if issuance.has_token]
+    silent = [issuance.id for issuance in over if not issuance.has_token]
 
     def expire(conn: Connection) -> None:
         revoke.queue_issuances(conn, own, revoke.EXPIRED, now)

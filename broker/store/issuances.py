@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, func, literal_column, or_, select, text, update
 
@@ -76,7 +76,8 @@ _CONFIRM_OF_ANCHOR = (
     .returning(*_rows.columns)
 )
 _EXPIRED = (
-    _rows.select(_active, _table.c.expires_at <= bindparam("now_"))
+    select(_table.c.id, _table.c.accessor.is_not(None))
+    .where(_active, _table.c.expires_at <= bindparam("now_"))
     .order_by(_table.c.expires_at)
     .limit(bindparam("limit_"))
 )
@@ -252,9 +253,16 @@ def confirm_of_anchor(conn: Connection, anchor_id: str, now: datetime) -> list[I
     return _rows.all(conn, _CONFIRM_OF_ANCHOR, {"anchor_id_": anchor_id, "now_": now})
 
 
-def expired(conn: Connection, now: datetime, limit: int) -> list[Issuance]:
+class Expired(NamedTuple):
+    """An issuance whose time has run out, and whether Vault can be asked about it."""
+
+    id: str
+    has_token: bool
+
+
+def expired(conn: Connection, now: datetime, limit: int) -> list[Expired]:
     """Return what is ACTIVE past its expiry, the longest expired first."""
-    return _rows.all(conn, _EXPIRED, {"now_": now, "limit_": limit})
+    return [Expired(*row) for row in conn.execute(_EXPIRED, {"now_": now, "limit_": limit})]
 
 
 def expire(conn: Connection, ids: Sequence[str], now: datetime) -> list[Issuance]:

@@ -64,7 +64,11 @@ _HEARTBEAT = (
     .returning(*_rows.columns)
 )
 
-_LOCK = select(_table.c.id).where(_by_id).with_for_update()
+_LOCK_ENDED = (
+    select(_table.c.id)
+    .where(_by_id, _table.c.ended_at.is_not(None), _table.c.revocation_confirmed_at.is_(None))
+    .with_for_update()
+)
 _CONFIRM = (
     update(_table)
     .where(
@@ -167,7 +171,8 @@ def confirm_revoked(conn: Connection, task_id: str, now: datetime) -> bool:
     """
     # First the row, then the look: of two transactions that each confirm one
     # of the last two revocations, the later sees what the earlier did.
-    conn.execute(_LOCK, {"id_": task_id})
+    if conn.execute(_LOCK_ENDED, {"id_": task_id}).first() is None:
+        return False
     return conn.execute(_CONFIRM, {"id_": task_id, "now_": now}).rowcount == 1
 
 

@@ -73,7 +73,10 @@ async def _all_settled(world: World, agent: Caller, task: str) -> None:
     assert not await world.issuances("state = REVOKING")
 
 
-@pytest.mark.parametrize("fault", ["error_after", "drop_after", "hang_after", "html", "refuse_before"])
+@pytest.mark.parametrize(
+    "fault",
+    ["error_after", "drop_after", "html", "refuse_before", pytest.param("hang_after", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("step", STEPS)
 async def test_when_vault_fails_nothing_undelivered_lives(world: World, step: str, fault: Fault) -> None:
     scope, path, parameters = STEPS[step]

@@ -241,6 +241,7 @@ async def test_killed_at_every_moment(killing: Killing, plot: str) -> None:
     await killing.kill(plot, lived[first[0] :])
 
 
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 async def test_killed_in_the_middle_of_each_workflow(killing: Killing) -> None:
     for plot, edges in EVERY_DAY.items():
         lived = moments(await killing.live(plot))

@@ -108,6 +108,7 @@ async def test_with_too_little_time_vault_is_not_asked(world: World, monkeypatch
     assert not await world.issuances()
 
 
+@pytest.mark.long
 async def test_asking_and_going_away_in_a_loop_piles_nothing_up(world: World) -> None:
     agent = world.caller()
     task = await a_task(agent, "reports-service", {})

@@ -84,9 +84,7 @@ def in_haste(agent: Holder) -> Holder:
 ALL_CUTS = [(side, kind) for kind in links() for side in SIDES]
 
 
-@pytest.mark.parametrize(
-    ("side", "kind"), [pytest.param(*cut, marks=[pytest.mark.long] * (cut != ("both", "relay"))) for cut in ALL_CUTS]
-)
+@pytest.mark.parametrize(("side", "kind"), [pytest.param(*cut, marks=pytest.mark.long) for cut in ALL_CUTS])
 async def test_nothing_is_issued_across_a_cut_and_all_settles_after_it(
     bare_world: World, books: Books, side: str, kind: str
 ) -> None:

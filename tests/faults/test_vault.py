@@ -96,7 +96,7 @@ async def test_a_vault_that_does_not_act_is_unavailable_for_now(books: Books, ha
 
 
 @pytest.mark.parametrize(
-    "fault", ["standby", "drop_after", *rarely("hang_after", "error_after", "html", "too_many", "redirect")]
+    "fault", ["standby", *rarely("drop_after", "hang_after", "error_after", "html", "too_many", "redirect")]
 )
 async def test_what_vault_does_not_take_back_is_pending_until_it_does(books: Books, hasty: World, fault: Fault) -> None:
     minted = Minted(hasty)
@@ -277,6 +277,7 @@ async def sealable(
         await world.stop()
 
 
+@pytest.mark.long
 async def test_what_a_sealed_vault_keeps_is_taken_back_when_it_is_unsealed(sealable: World) -> None:
     minted = Minted(sealable)
     ending, living = await holder(sealable, *KINDS), await holder(sealable, *KINDS)

@@ -105,6 +105,7 @@ async def test_a_stored_scope_that_cannot_be_used_denies_and_leaves_the_others(w
     assert (await agent.issue("reports-secret")).credential.vault_token.token
 
 
+@pytest.mark.long
 async def test_a_workload_is_refused_once_its_authority_is_gone_from_the_bundle(world: World) -> None:
     workload = world.workload("spiffe://example.test/agents/reports")
     await workload.tasks.ListTasks(task_service_pb2.ListTasksRequest())

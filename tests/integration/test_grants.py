@@ -25,7 +25,7 @@ PASSWORD = "only-for-tests"
 DELETABLE = ("proofs", "replicas")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def database(postgres: Postgres) -> str:
     name = "grants"
     postgres.create_database(name)

@@ -46,6 +46,7 @@ async def test_dies_with_its_anchor_at_once(world: World) -> None:
     assert [await world.works(one) for one in minted] == [False] * 3
 
 
+@pytest.mark.long
 async def test_ends_by_itself_when_nobody_takes_it_back(world: World) -> None:
     minted = await world.mint(await world.anchor(), world.order(ttl=5 * SECOND, max_ttl=5 * SECOND))
     assert await world.works(minted)
@@ -149,6 +150,7 @@ async def test_renewal_prolongs_and_stops_at_the_maximum(world: World) -> None:
     assert world.vault.now() + found["ttl"] * SECOND <= minted.max_expires_at + SECOND
 
 
+@pytest.mark.long
 async def test_what_is_renewed_outlives_its_first_expiry(world: World) -> None:
     minted = await world.mint(await world.anchor(), world.order(ttl=5 * SECOND, max_ttl=60 * SECOND))
     if not minted.renewable:

@@ -82,6 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("development") / "data"
 
 
+@pytest.mark.long
 def test_a_stack_is_kept_for_the_next_run_even_when_it_was_killed(folder: Path) -> None:
     with development(folder) as (first, _):
         issuance = use_a_credential(variables(folder, "agent"))
