@@ -31,6 +31,9 @@ HOLD: Final = timedelta(seconds=40)
 """How long a claim lasts: longer than an attempt can take."""
 
 CONCURRENCY: Final = 16
+AT_HAND: Final = 2 * CONCURRENCY
+"""Most entries that the background work has claimed: those that it works on, and as many to go on with."""
+
 BATCH: Final = 64
 
 _ATTEMPT_SECONDS = 25.0
@@ -140,15 +143,18 @@ class Revoker:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
-            free = CONCURRENCY - len(self._under_way)
+            free = AT_HAND - len(self._under_way)
             claimed: list[Revocation] = []
             try:
                 claimed = await self._claim(free) if free > 0 else []
             except BrokerError as error:
                 log.warning("the outbox of revocations cannot be read", reason=error.detail)
             self._begin(claimed)
-            if self._under_way and len(claimed) >= free:
-                await asyncio.wait([work for work, _ in self._under_way.values()], return_when=asyncio.FIRST_COMPLETED)
+            if len(claimed) >= free:
+                # There is more: claim again once a good part of it can be worked on.
+                while len(self._under_way) > CONCURRENCY:
+                    working = [work for work, _ in self._under_way.values()]
+                    await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
             else:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), _IDLE_SECONDS)

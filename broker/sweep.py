@@ -18,6 +18,7 @@ from broker.anchors import Anchors
 from broker.audit import broker_event
 from broker.audit.catalogue import CREDENTIAL_EXPIRED
 from broker.clock import Clock
+from broker.clock_guard import ClockGuard
 from broker.errors import BrokerError
 from broker.lease import Lease, LeaseLost
 from broker.locks import Locks
@@ -34,7 +35,7 @@ ABANDONED: Final = timedelta(seconds=60)
 # A batch token's end is decided by Vault's clock; the record waits this long.
 GRACE: Final = timedelta(seconds=2)
 
-CHUNK: Final = 200
+CHUNK: Final = 100
 """Most records that one transaction changes."""
 
 T = TypeVar("T")
@@ -47,7 +48,8 @@ class Sweeper:
 
     Args:
         lease: Of this work; without it, nothing is done.
-        in_doubt: Whether the clock cannot be trusted: nothing ends by time then.
+        guard: Says whether the clock can be trusted, and how far it is ahead of
+            Vault's; in doubt nothing ends by time.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Sweeper:
         locks: Locks,
         clock: Clock,
         lease: Lease,
-        in_doubt: Callable[[], bool],
+        guard: ClockGuard,
     ) -> None:
         self._store = store
         self._anchors = anchors
@@ -66,7 +68,7 @@ class Sweeper:
         self._locks = locks
         self._clock = clock
         self._lease = lease
-        self._in_doubt = in_doubt
+        self._guard = guard
         self._enforced = -1
         self._loop: asyncio.Task[None] | None = None
 
@@ -98,7 +100,7 @@ class Sweeper:
         await self._in_parts(self._expire)
         await self._in_parts(self._settle_intents)
         now = self._clock.now()
-        if not self._in_doubt():
+        if not self._guard.in_doubt():
             await self._lease.write(lambda conn: proofs.purge(conn, now))
 
     async def _run(self) -> None:
@@ -116,9 +118,11 @@ class Sweeper:
     async def _in_parts(self, part: Callable[[datetime], Awaitable[int]]) -> None:
         """Do a part again and again until one settles less than it could; none at a moment that is in doubt."""
         while True:
-            now = self._clock.now()
-            if self._in_doubt() or await part(now) < CHUNK:
+            now, began = self._clock.now(), self._clock.monotonic()
+            if self._guard.in_doubt() or await part(now) < CHUNK:
                 return
+            # As long as the part took: what agents wait for goes on in between.
+            await self._clock.sleep(self._clock.monotonic() - began)
             await self._lease.hold()
 
     async def _enforce_locks(self) -> None:
@@ -141,7 +145,8 @@ class Sweeper:
 
     async def _expire(self, now: datetime) -> int:
         """Record what has run out; what has a token of its own is revoked, so that Vault confirms its end."""
-        over = await self._store.read(lambda conn: issuances.expired(conn, now - GRACE, CHUNK))
+        ahead = max(self._guard.difference or timedelta(), timedelta())
+        over = await self._store.read(lambda conn: issuances.expired(conn, now - ahead - GRACE, CHUNK))
         return await self._settle(over, partial(_expiring, now=now))
 
     async def _settle_intents(self, now: datetime) -> int:

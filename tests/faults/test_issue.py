@@ -27,7 +27,7 @@ from tests.fakes.vault_proxy import Fault, Rule
 from tests.faults.test_promises import Minted, database_url, dead, failing_inserts, works
 from tests.fixtures.store import counting
 from tests.fixtures.waiting import until
-from tests.fixtures.world import ENGINE, Caller, World
+from tests.fixtures.world import ENGINE, SCOPES, Caller, World
 from tests.integration.refusing import Refused, refused
 
 T = TypeVar("T")
@@ -288,6 +288,26 @@ async def test_stopping_waits_for_what_is_being_minted(world: World) -> None:
     await world.start()
     agent = world.caller()
     await _all_settled(world, agent, task)
+    for token in minted.children:
+        await until(dead(world, token))
+
+
+async def test_what_outlasts_the_patience_of_a_stop_is_taken_back_before_the_end(bare_world: World) -> None:
+    world = bare_world
+    limits = world.settings.limits.model_copy(update={"drain_timeout": timedelta(milliseconds=100)})
+    world.settings = world.settings.model_copy(update={"limits": limits})
+    await world.start()
+    await world.apply(*SCOPES)
+    agent, task = await _begin(world, "reports-service", CHILD, {})
+    minted = Minted(world)
+
+    async with paused(world, CHILD, agent.issue("reports-service", task_id=task)) as asking:
+        stopping = asyncio.create_task(world.app.stop())
+        await asyncio.wait([asking])
+        assert isinstance(asking.exception(), grpc.aio.AioRpcError)
+    await stopping
+
+    await world.start()
     for token in minted.children:
         await until(dead(world, token))
 
