@@ -20,12 +20,12 @@ demo: $(READY) ## Watch an agent get, use and lose credentials, on embedded serv
 
 test: $(READY) ## Run all tests, and require full coverage where decisions are made
 	@rm -f .coverage.json; status=0; \
-	$(BIN)/pytest -m 'not long' --numprocesses 2 --dist worksteal --cov --cov-report=json:.coverage.json --cov-report= || status=1; \
+	$(BIN)/pytest -m 'not long' --numprocesses 3 --dist worksteal --cov --cov-report=json:.coverage.json --cov-report= || status=1; \
 	$(BIN)/python tools/coverage_gate.py .coverage.json || status=1; \
 	exit $$status
 
 faults: $(READY) ## Kill, cut off, overload and outlive: the tests that take minutes
-	@$(BIN)/pytest -m long --numprocesses 2 --dist worksteal --timeout 900
+	@$(BIN)/pytest -m long --numprocesses 3 --dist worksteal --timeout 900
 
 bench: $(READY) ## Measure the promises on real servers: about ten minutes on a machine left alone
 	@$(BIN)/python -m tests.bench

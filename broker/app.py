@@ -273,7 +273,7 @@ class App:
         )
         presence = Presence(store, clock, self.name, RELEASE)
         sweep, reap = self._leases = [Lease(store, clock, name, self.name) for name in ("sweep", "reap")]
-        sweeper = Sweeper(store, anchors, revoker, locks, clock, sweep, parts.guard)
+        sweeper = Sweeper(store, vault, anchors, revoker, locks, clock, sweep, parts.guard)
         reaper = Reaper(
             store,
             vault,

@@ -6,6 +6,7 @@ transaction of it keeps an agent's commit waiting for long.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
@@ -22,6 +23,8 @@ from broker.clock_guard import ClockGuard
 from broker.errors import BrokerError
 from broker.lease import Lease, LeaseLost
 from broker.locks import Locks
+from broker.mint.retract import is_gone
+from broker.mint.vault import VaultClient
 from broker.model import AuditEvent, Issuance, TaskState
 from broker.outbox import Revoker
 from broker.store import Store, events, issuances, policy, proofs, tasks
@@ -35,6 +38,10 @@ ABANDONED: Final = timedelta(seconds=60)
 # A batch token's end is decided by Vault's clock; the record waits this long.
 GRACE: Final = timedelta(seconds=2)
 
+ASKERS: Final = 16
+ASKING: Final = 2.0
+"""Seconds in which Vault is asked what it has ended by itself."""
+
 CHUNK: Final = 100
 """Most records that one transaction changes."""
 
@@ -47,6 +54,7 @@ class Sweeper:
     """Looks at the database again and again, and does what time asks for.
 
     Args:
+        vault: With the broker's own identity.
         lease: Of this work; without it, nothing is done.
         guard: Says whether the clock can be trusted, and how far it is ahead of
             Vault's; in doubt nothing ends by time.
@@ -55,6 +63,7 @@ class Sweeper:
     def __init__(
         self,
         store: Store,
+        vault: VaultClient,
         anchors: Anchors,
         revoker: Revoker,
         locks: Locks,
@@ -63,6 +72,7 @@ class Sweeper:
         guard: ClockGuard,
     ) -> None:
         self._store = store
+        self._vault = vault
         self._anchors = anchors
         self._revoker = revoker
         self._locks = locks
@@ -121,8 +131,8 @@ class Sweeper:
             now, began = self._clock.now(), self._clock.monotonic()
             if self._guard.in_doubt() or await part(now) < CHUNK:
                 return
-            # As long as the part took: what agents wait for goes on in between.
-            await self._clock.sleep(self._clock.monotonic() - began)
+            # Half as long as the part took: what agents wait for goes on in between.
+            await self._clock.sleep((self._clock.monotonic() - began) / 2)
             await self._lease.hold()
 
     async def _enforce_locks(self) -> None:
@@ -144,10 +154,29 @@ class Sweeper:
         return ended
 
     async def _expire(self, now: datetime) -> int:
-        """Record what has run out; what has a token of its own is revoked, so that Vault confirms its end."""
+        """Record what has run out: by time, or by Vault's word where it can be asked; what lives on is revoked."""
         ahead = max(self._guard.difference or timedelta(), timedelta())
         over = await self._store.read(lambda conn: issuances.expired(conn, now - ahead - GRACE, CHUNK))
-        return await self._settle(over, partial(_expiring, now=now))
+        gone = await self._gone(over) if over else frozenset[str]()
+        return await self._settle(over, partial(_expiring, gone=gone, now=now))
+
+    async def _gone(self, over: Sequence[Expired]) -> frozenset[str]:
+        """Ask Vault which of these it has ended by itself, as it should; those it does not say so of are left out."""
+        gone: set[str] = set()
+        left = iter(over)
+
+        async def ask() -> None:
+            for one in left:
+                if one.accessor is not None:
+                    with suppress(BrokerError):
+                        if await is_gone(self._vault, one.accessor, one.lease_id):
+                            gone.add(one.id)
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ASKING), asyncio.TaskGroup() as asking:
+                for _ in range(ASKERS):
+                    asking.create_task(ask())
+        return frozenset(gone)
 
     async def _settle_intents(self, now: datetime) -> int:
         """Take back what a process was minting when it died."""
@@ -189,13 +218,13 @@ def _interrupting(ids: Sequence[str], *, now: datetime) -> Callable[[Connection]
     return lambda conn: revoke.queue_issuances(conn, ids, "mint.interrupted", now)
 
 
-def _expiring(over: Sequence[Expired], *, now: datetime) -> Callable[[Connection], None]:
-    own = [issuance.id for issuance in over if issuance.has_token]
-    silent = [issuance.id for issuance in over if not issuance.has_token]
+def _expiring(over: Sequence[Expired], *, gone: frozenset[str], now: datetime) -> Callable[[Connection], None]:
+    ended = [one.id for one in over if one.accessor is None or one.id in gone]
+    living = [one.id for one in over if one.accessor is not None and one.id not in gone]
 
     def expire(conn: Connection) -> None:
-        revoke.queue_issuances(conn, own, revoke.EXPIRED, now)
-        events.append(conn, [_expired(issuance, now) for issuance in issuances.expire(conn, silent, now)])
+        revoke.queue_issuances(conn, living, revoke.EXPIRED, now)
+        events.append(conn, [_expired(issuance, now) for issuance in issuances.expire(conn, ended, now)])
 
     return expire
 
@@ -209,5 +238,5 @@ def _expired(issuance: Issuance, now: datetime) -> AuditEvent:
         issuance_id=issuance.id,
         scope=issuance.scope,
         scope_version=issuance.scope_version,
-        attributes={"confirmed_by": "time"},
+        attributes={"confirmed_by": "time" if issuance.accessor is None else "vault"},
     )

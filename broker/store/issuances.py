@@ -76,7 +76,7 @@ _CONFIRM_OF_ANCHOR = (
     .returning(*_rows.columns)
 )
 _EXPIRED = (
-    select(_table.c.id, _table.c.accessor.is_not(None))
+    select(_table.c.id, _table.c.accessor, _table.c.lease_id)
     .where(_active, _table.c.expires_at <= bindparam("now_"))
     .order_by(_table.c.expires_at)
     .limit(bindparam("limit_"))
@@ -254,10 +254,11 @@ def confirm_of_anchor(conn: Connection, anchor_id: str, now: datetime) -> list[I
 
 
 class Expired(NamedTuple):
-    """An issuance whose time has run out, and whether Vault can be asked about it."""
+    """An issuance whose time has run out, and what Vault can be asked about."""
 
     id: str
-    has_token: bool
+    accessor: str | None
+    lease_id: str | None
 
 
 def expired(conn: Connection, now: datetime, limit: int) -> list[Expired]:

@@ -198,8 +198,8 @@ async def test_what_expired_is_found_and_ends_at_its_expiry(store: Store, issue:
     second, first = [await issue(expires_at=NOW + n * SECOND) for n in (2, 1)]
     renewed = await issue(expires_at=NOW + 3 * SECOND)
     await issue(expires_at=NOW, state=IssuanceState.REVOKING)
-    holding = await issue(expires_at=NOW + SECOND / 2, accessor="own")
-    due = [(holding.id, True), (first.id, False), (second.id, False)]
+    holding = await issue(expires_at=NOW + SECOND / 2, accessor="own", lease_id="lease")
+    due = [(holding.id, "own", "lease"), (first.id, None, None), (second.id, None, None)]
     assert await store.read(lambda conn: issuances.expired(conn, NOW + 2 * SECOND, 10)) == due
     assert await store.read(lambda conn: issuances.expired(conn, LATER, 1)) == due[:1]
     await store.write(lambda conn: issuances.renewed(conn, renewed.id, NOW + HOUR, NOW))
