@@ -137,20 +137,21 @@ class Interceptor(grpc.aio.ServerInterceptor):
         call = self._call(method, context)
         tell = self._observe(call, context)
         answer: Answer | None = None
+        noted = True
         try:
             await self._admit(call, roles, context)
             with self._lanes.of(method).admit(call.uri) as place:
                 answer = await perform(call, context, place)
         except Overloaded as error:
             self._note_overload()
-            answer = error
+            answer, noted = error, False
         except Exception as error:
             refused = _translate(error, method)
-            await self._refusals.write(call.refusal(refused))
+            noted = await self._refusals.write(call.refusal(refused))
             answer = refused
         finally:
             ended = _ended(answer, self._clock.monotonic() - started)
-            if not isinstance(answer, Overloaded):
+            if noted:
                 _log_end(call, ended)
             tell(ended)
         return answer

@@ -49,20 +49,21 @@ class Refusals:
         self._since = float("-inf")
         self._running: set[asyncio.Task[None]] = set()
 
-    async def write(self, event: AuditEvent) -> None:
-        """Record a refusal.
+    async def write(self, event: AuditEvent) -> bool:
+        """Record a refusal; False when it is one of a flood, and only counted.
 
         A caller that goes away does not stop it, and keeps its place among the
         requests until it is done: refusals cannot pile up.
         """
         if not event.actor and self._is_flood(event.reason):
-            return
+            return False
         task = self._begin(event)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             await see_through(task)
             raise
+        return True
 
     async def drain(self) -> None:
         """Write what was only counted so far, and wait for the events that are still being written."""
