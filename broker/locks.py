@@ -88,10 +88,17 @@ class Locks:
             created_at=call.now,
             expires_at=call.now + ttl if ttl is not None else None,
         )
-        event = call.event(LOCK_CREATED, attributes=facts(lock))
+        created, enforced = call.event(LOCK_CREATED, attributes=facts(lock)), call.event(LOCK_ENFORCED)
+
+        def begin(conn: Connection) -> TakenBack:
+            store_lock(conn, lock, created)
+            # Most often all there is; nobody else can come before and leave nothing to tell of.
+            return _first_part(conn, lock, enforced)
+
         with deadline.lifted():
-            await step(Step.LOCK_CREATE, self._store.write(lambda conn: store_lock(conn, lock, event)))
-            taken = await self.enforce(lock, call.event(LOCK_ENFORCED))
+            taken = await step(Step.LOCK_CREATE, self._store.write(begin))
+            self._revoker.wake()
+            taken += await self.enforce(lock, enforced)
         pending = await step(Step.LOCK_WAIT, wait_confirmed(self._store, self._clock, taken.issuances, self._wait))
         return CreatedLock(
             lock, ended_tasks=taken.tasks, revoked_issuances=len(taken.issuances), pending_issuances=pending
@@ -138,7 +145,7 @@ class Locks:
         total, after = TakenBack(), _BEFORE_ALL
         while True:
             found = await step(Step.LOCK_FIND, self._store.read(_finding(lock, after)))
-            held = [task for task in found if lock.kind is not LockKind.AGENT_PATTERN or _matches(lock, task)]
+            held = _held(lock, found)
             if held:
                 taken = await step(Step.LOCK_ENFORCE, self._store.write(_ending(lock, held, cause)))
                 self._revoker.wake()
@@ -181,8 +188,16 @@ def _ids(found: Iterable[Issuance]) -> tuple[str, ...]:
     return tuple(issuance.id for issuance in found)
 
 
-def _matches(lock: Lock, task: Task) -> bool:
-    return matches_agent(lock.target, task.agent)
+def _held(lock: Lock, found: Sequence[Task]) -> list[Task]:
+    by_pattern = lock.kind is LockKind.AGENT_PATTERN
+    return [task for task in found if not by_pattern or matches_agent(lock.target, task.agent)]
+
+
+def _first_part(conn: Connection, lock: Lock, cause: AuditEvent) -> TakenBack:
+    if lock.kind is LockKind.SCOPE:
+        return _revoking(lock, cause)(conn)
+    held = _held(lock, _finding(lock, _BEFORE_ALL)(conn))
+    return _ending(lock, held, cause)(conn) if held else TakenBack()
 
 
 def _finding(lock: Lock, after: str) -> Callable[[Connection], list[Task]]:

@@ -47,9 +47,9 @@ async def test_a_task_leaves_its_times_and_nothing_of_its_own_in_the_metrics(bar
     assert grown("credbroker_request_seconds_count", method=ISSUE) == 2
     for step in (Step.ISSUE_LOOK_UP, Step.ISSUE_MINT, Step.ISSUE_DELIVER, Step.TASK_COMPLETE, Step.VAULT_CALL):
         assert grown("credbroker_step_seconds_count", step=step.value) >= 1, step
-        assert 0 < grown("credbroker_step_seconds_sum", step=step.value) < 10, step
+        assert grown("credbroker_step_seconds_sum", step=step.value) > 0, step
     assert grown("credbroker_revocation_lag_seconds_count", cause="task") == 1
-    assert 0 < grown("credbroker_revocation_lag_seconds_sum", cause="task") < 10
+    assert grown("credbroker_revocation_lag_seconds_sum", cause="task") > 0
     for (name, labels), _ in after.items():
         for label, value in labels:
             assert label in FREE or value in VALUES[label], (name, label, value)
