@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -18,6 +18,7 @@ from broker.clock import Clock, SystemClock
 from broker.clock_guard import ClockGuard
 from broker.config import Settings, Vault, VaultAuth
 from broker.document import parse_document
+from broker.duty import Duty
 from broker.errors import ConfigError, VaultUnavailable
 from broker.gauges import Gauges
 from broker.holding import Holdings
@@ -55,14 +56,6 @@ MIN_KEY_BYTES: Final = 32
 MAX_KEY_BYTES: Final = 4096
 
 log = structlog.get_logger(__name__)
-
-
-class _Duty(Protocol):
-    """Work in the background."""
-
-    def start(self) -> asyncio.Task[None]: ...
-
-    async def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +244,7 @@ class App:
         held.push_async_callback(attestation.close)
         return _Parts(store, vault, looker, guard, attestation, installation, key)
 
-    def _workflows(self, parts: _Parts) -> tuple[Workflows, tuple[_Duty, ...]]:
+    def _workflows(self, parts: _Parts) -> tuple[Workflows, tuple[Revoker | Duty, ...]]:
         """Build the workflows, and what goes on in the background."""
         settings, clock, store, vault = self._settings, self._clock, parts.store, parts.vault
         rules = PolicyCache(lambda record: compile_scope(record, parse_document(record.document, MAPPINGS)))

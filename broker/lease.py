@@ -1,6 +1,8 @@
 """Work that one replica does for all: a lease in the database, fenced by its epoch."""
 
+from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -8,6 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from broker.clock import Clock
+from broker.duty import Duty
 from broker.errors import BrokerError
 from broker.store import Store, leases
 
@@ -106,3 +109,34 @@ class Lease:
     def _lose(self) -> None:
         log.warning("another replica took over work", work=self.name, epoch=self._epoch)
         self._epoch = None
+
+
+class SingleDuty(Duty):
+    """A duty that one replica does for all: the one that holds its lease."""
+
+    def __init__(self, clock: Clock, lease: Lease, interval: float) -> None:
+        super().__init__(clock, lease.name, interval)
+        self._lease = lease
+
+    async def turn(self) -> None:
+        """Do once what is due now, where this replica is the one that does it."""
+        taken_over = not self._lease.is_held
+        if await self._lease.hold():
+            with suppress(LeaseLost):
+                await self.work(taken_over=taken_over)
+
+    @abstractmethod
+    async def work(self, *, taken_over: bool) -> None:
+        """Do once what is due now.
+
+        Args:
+            taken_over: Whether another replica may have done it until now.
+
+        Raises:
+            LeaseLost: when another replica took over meanwhile.
+        """
+
+    async def stop(self) -> None:
+        """End the background work, and let another replica take it over."""
+        await super().stop()
+        await self._lease.release()

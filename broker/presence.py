@@ -1,6 +1,5 @@
 """Presence: each replica says again and again that it is there, so that people can see who serves."""
 
-import asyncio
 import os
 import secrets
 import socket
@@ -12,6 +11,7 @@ import structlog
 from sqlalchemy import Connection
 
 from broker.clock import Clock
+from broker.duty import Duty
 from broker.errors import BrokerError
 from broker.model import ReplicaRecord
 from broker.store import Store, replicas
@@ -28,7 +28,7 @@ def replica_name() -> str:
     return f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-class Presence:
+class Presence(Duty):
     """Keeps this replica's row.
 
     Args:
@@ -37,22 +37,14 @@ class Presence:
     """
 
     def __init__(self, store: Store, clock: Clock, name: str, version: str) -> None:
+        super().__init__(clock, "presence", INTERVAL.total_seconds())
         self._store = store
-        self._clock = clock
         now = clock.now()
         self._record = ReplicaRecord(name=name, version=version, started_at=now, seen_at=now)
-        self._loop: asyncio.Task[None] | None = None
-
-    def start(self) -> asyncio.Task[None]:
-        """Say it in the background until `stop`; return that work."""
-        self._loop = asyncio.create_task(self._run(), name="presence")
-        return self._loop
 
     async def stop(self) -> None:
         """End the background work and take the row away."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        await super().stop()
         try:
             await self._store.write(lambda conn: replicas.remove(conn, self._record.name))
         except BrokerError as error:
@@ -71,13 +63,3 @@ class Presence:
             replicas.purge(conn, record.seen_at - FORGOTTEN)
 
         await self._store.write(say)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.turn()
-            except BrokerError as error:
-                log.warning("presence could not be recorded, will retry", reason=error.detail)
-            except Exception:
-                log.exception("presence could not be recorded, will retry")
-            await self._clock.sleep(INTERVAL.total_seconds())

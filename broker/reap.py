@@ -8,9 +8,7 @@ not know was revoked behind the broker's back: its end is recorded.
 One replica does it for all.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -25,8 +23,7 @@ from broker.audit.catalogue import (
     UNRECORDED_IN_VAULT,
 )
 from broker.clock import Clock
-from broker.errors import BrokerError
-from broker.lease import Lease, LeaseLost
+from broker.lease import Lease, SingleDuty
 from broker.mint.reap import FoundToken, look_up_all
 from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
@@ -49,20 +46,7 @@ _BATCH = 500
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What did not agree.
-
-    Attributes:
-        unrecorded: Tokens that were revoked because no living record was theirs.
-        lost: Records of living tokens that Vault did not know.
-    """
-
-    unrecorded: int = 0
-    lost: int = 0
-
-
-class Reaper:
+class Reaper(SingleDuty):
     """Compares.
 
     Args:
@@ -86,32 +70,18 @@ class Reaper:
         installation: str,
         in_doubt: Callable[[], bool],
     ) -> None:
+        super().__init__(clock, lease, LOOK_SECONDS)
         self._store = store
         self._vault = vault
         self._looker = looker
         self._revoker = revoker
-        self._clock = clock
-        self._lease = lease
         self._interval = interval.total_seconds()
         self._installation = installation
         self._in_doubt = in_doubt
         self._foreign: frozenset[str] = frozenset()
         self._compare_at = 0.0
-        self._loop: asyncio.Task[None] | None = None
 
-    def start(self) -> asyncio.Task[None]:
-        """Compare in the background until `stop`; return that work."""
-        self._loop = asyncio.create_task(self._run(), name="reaper")
-        return self._loop
-
-    async def stop(self) -> None:
-        """End the background work, and let another replica take it over."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
-        await self._lease.release()
-
-    async def turn(self) -> None:
+    async def work(self, *, taken_over: bool) -> None:
         """Compare if it is time to, or if something was left half created.
 
         Raises:
@@ -120,21 +90,18 @@ class Reaper:
             MintFailed: when Vault refused.
             LeaseLost: when another replica took over meanwhile.
         """
-        was_held = self._lease.is_held
-        if not await self._lease.hold():
-            return
         now, ticks = self._clock.now(), self._clock.monotonic()
         if self._in_doubt():
             return
         abandoned = await self._store.read(lambda conn: anchors.creating_before(conn, now - ABANDONED, _BATCH))
         if self._looker is None:
             await self._give_up([record for record in abandoned if record.expires_at <= now], now)
-        elif abandoned or not was_held or ticks >= self._compare_at:
+        elif abandoned or taken_over or ticks >= self._compare_at:
             self._compare_at = ticks + min(self._interval, RETRY.total_seconds())
             await self.compare(self._looker, abandoned, now)
             self._compare_at = ticks + self._interval
 
-    async def compare(self, looker: VaultClient, abandoned: Iterable[AnchorRecord], now: datetime) -> Difference:
+    async def compare(self, looker: VaultClient, abandoned: Iterable[AnchorRecord], now: datetime) -> None:
         """Compare everything once.
 
         What is recorded before Vault is asked and not in its answer is lost;
@@ -159,19 +126,6 @@ class Reaper:
         self._revoker.wake()
         if unrecorded or lost:
             log.warning("Vault's books and the records differed", unrecorded=unrecorded, lost=lost)
-        return Difference(unrecorded, lost)
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.turn()
-            except BrokerError as error:
-                log.warning("comparing with Vault's books failed, will retry", reason=error.detail)
-            except LeaseLost:
-                pass
-            except Exception:
-                log.exception("comparing with Vault's books failed, will retry")
-            await self._clock.sleep(LOOK_SECONDS)
 
     async def _give_up(self, intents: Iterable[AnchorRecord], now: datetime) -> None:
         """Record that anchors were never made, or are over by now."""
@@ -210,8 +164,8 @@ def _losing(
     """Put what is lost up for revocation: Vault will confirm that it is gone."""
 
     def lose(conn: Connection) -> None:
-        cause = broker_event(CREDENTIAL_REVOCATION_REQUESTED, now, reason=LOST)
-        events.append(conn, requested(queue(conn, ids, LOST, now), cause))
+        moved = queue(conn, ids, LOST, now)
+        events.append(conn, requested(moved, broker_event(CREDENTIAL_REVOCATION_REQUESTED, now)))
 
     return lose
 

@@ -21,7 +21,7 @@ from broker.audit.catalogue import CREDENTIAL_EXPIRED
 from broker.clock import Clock
 from broker.clock_guard import ClockGuard
 from broker.errors import BrokerError
-from broker.lease import Lease, LeaseLost
+from broker.lease import Lease, LeaseLost, SingleDuty
 from broker.locks import Locks
 from broker.mint.retract import is_gone
 from broker.mint.vault import VaultClient
@@ -50,7 +50,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class Sweeper:
+class Sweeper(SingleDuty):
     """Looks at the database again and again, and does what time asks for.
 
     Args:
@@ -71,40 +71,29 @@ class Sweeper:
         lease: Lease,
         guard: ClockGuard,
     ) -> None:
+        super().__init__(clock, lease, INTERVAL)
         self._store = store
         self._vault = vault
         self._anchors = anchors
         self._revoker = revoker
         self._locks = locks
-        self._clock = clock
-        self._lease = lease
         self._guard = guard
         self._enforced = -1
-        self._loop: asyncio.Task[None] | None = None
-
-    def start(self) -> asyncio.Task[None]:
-        """Sweep in the background until `stop`; return that work."""
-        self._loop = asyncio.create_task(self._run(), name="sweeper")
-        return self._loop
-
-    async def stop(self) -> None:
-        """End the background work, and let another replica take it over."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
-        await self._lease.release()
 
     async def turn(self) -> None:
-        """Do once what is due now, where this replica is the one that does it.
+        """Sweep once, where this replica is the one that does it; forget what is over here in any case."""
+        self._anchors.forget_expired(self._clock.now())
+        await super().turn()
+
+    async def work(self, *, taken_over: bool) -> None:
+        """Do once what is due now.
 
         Raises:
             StoreUnavailable: when the database cannot be reached.
             LeaseLost: when another replica took over meanwhile.
         """
-        self._anchors.forget_expired(self._clock.now())
-        if not await self._lease.hold():
+        if taken_over:
             self._enforced = -1
-            return
         await self._enforce_locks()
         await self._in_parts(self._end_tasks)
         await self._in_parts(self._expire)
@@ -112,18 +101,6 @@ class Sweeper:
         now = self._clock.now()
         if not self._guard.in_doubt():
             await self._lease.write(lambda conn: proofs.purge(conn, now))
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.turn()
-            except BrokerError as error:
-                log.warning("sweeping failed, will retry", reason=error.detail)
-            except LeaseLost:
-                pass
-            except Exception:
-                log.exception("sweeping failed, will retry")
-            await self._clock.sleep(INTERVAL)
 
     async def _in_parts(self, part: Callable[[datetime], Awaitable[int]]) -> None:
         """Do a part again and again until one settles less than it could; none at a moment that is in doubt."""

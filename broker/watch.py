@@ -5,7 +5,6 @@ what such an agent did of late is counted in the database, which knows of all
 replicas; beyond a threshold the agent is locked as an admin would do it.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,8 +18,8 @@ from broker.audit import BROKER, Call, broker_event
 from broker.audit.catalogue import LOCK_CREATED, LOCK_ENFORCED
 from broker.authorize import hold
 from broker.clock import Clock
+from broker.duty import Duty
 from broker.errors import (
-    BrokerError,
     InvalidArgument,
     IssuanceNotFound,
     LimitReached,
@@ -75,27 +74,15 @@ class Passed:
         return f"{self.count} {self.what} within {self.within.total_seconds():g} seconds"
 
 
-class Watch:
+class Watch(Duty):
     """Watches agents, and locks those that pass a threshold."""
 
     def __init__(self, store: Store, locks: Locks, clock: Clock, settings: config.AutomaticLocks) -> None:
+        super().__init__(clock, "watch", INTERVAL)
         self._store = store
         self._locks = locks
-        self._clock = clock
         self._settings = settings
         self._noted: dict[str, None] = {}
-        self._loop: asyncio.Task[None] | None = None
-
-    def start(self) -> asyncio.Task[None]:
-        """Watch in the background until `stop`; return that work."""
-        self._loop = asyncio.create_task(self._run(), name="watch")
-        return self._loop
-
-    async def stop(self) -> None:
-        """End the background work."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
 
     def note(self, call: Call, reason: str) -> None:
         """Take note of a request that has ended, its event being durable.
@@ -140,16 +127,6 @@ class Watch:
         if lock is not None:
             log.warning("an agent was locked", agent=agent, reason=lock.reason, lock=lock.id)
             await self._locks.enforce(lock, broker_event(LOCK_ENFORCED, now, agent=agent))
-
-    async def _run(self) -> None:
-        while True:
-            await self._clock.sleep(INTERVAL)
-            try:
-                await self.turn()
-            except BrokerError as error:
-                log.warning("watching agents failed, will retry", reason=error.detail)
-            except Exception:
-                log.exception("watching agents failed, will retry")
 
     def _judging(self, agent: str, now: datetime) -> Callable[[Connection], Passed | None]:
         return lambda conn: self._passed(conn, agent, now)
