@@ -224,9 +224,8 @@ def _ending(lock: Lock, held: Sequence[Task], cause: AuditEvent) -> Callable[[Co
 
 def _revoking(lock: Lock, cause: AuditEvent) -> Callable[[Connection], TakenBack]:
     def work(conn: Connection) -> TakenBack:
-        because = replace(cause, reason=f"lock {lock.id}")
-        moved = queue_selection(conn, Selection(scope=lock.target), because.reason, cause.time, CHUNK)
-        events.append(conn, requested(moved, because))
+        moved = queue_selection(conn, Selection(scope=lock.target), f"lock {lock.id}", cause.time, CHUNK)
+        events.append(conn, requested(moved, cause))
         return _note(conn, lock, cause, TakenBack(0, _ids(moved)))
 
     return work

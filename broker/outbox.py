@@ -20,10 +20,10 @@ from sqlalchemy import Connection
 from broker import deadline
 from broker.clock import Clock
 from broker.errors import BrokerError
-from broker.mint.retract import is_gone, retract
+from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
 from broker.model import Revocation
-from broker.revoke import EXPIRED, confirm
+from broker.revoke import confirm
 from broker.step import Step, step
 from broker.store import Store, revocations
 
@@ -203,7 +203,11 @@ class Revoker:
             error = ""
             try:
                 async with asyncio.timeout(_ATTEMPT_SECONDS):
-                    gone = await step(Step.OUTBOX_RETRACT, self._retract(claim.entry))
+                    entry = claim.entry
+                    gone = await step(
+                        Step.OUTBOX_RETRACT,
+                        retract(self._vault, entry.accessor, entry.lease_id, insist=entry.attempts > 0),
+                    )
             except (BrokerError, TimeoutError) as failure:
                 gone, error = False, failure.detail if isinstance(failure, BrokerError) else "no answer in time"
             entry = claim.entry
@@ -214,12 +218,6 @@ class Revoker:
             else:
                 if not known:
                     log.warning("another replica has taken over a revocation", entry=entry.id, epoch=entry.epoch)
-
-    async def _retract(self, entry: Revocation) -> bool:
-        # Vault has most probably ended by itself what ran out.
-        if entry.reason == EXPIRED and await is_gone(self._vault, entry.accessor, entry.lease_id):
-            return True
-        return await retract(self._vault, entry.accessor, entry.lease_id, insist=entry.attempts > 0)
 
     async def _record(self, entry: Revocation, gone: bool, error: str) -> bool:
         """Record an attempt; False when the entry is another replica's by now."""

@@ -136,7 +136,7 @@ def requested(moved: Iterable[Issuance], cause: AuditEvent) -> list[AuditEvent]:
             cause,
             id=new_id(),
             type=CREDENTIAL_REVOCATION_REQUESTED,
-            reason=cause.type,
+            reason=issuance.end_reason,
             agent=issuance.agent,
             task_id=issuance.task_id,
             issuance_id=issuance.id,

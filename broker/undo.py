@@ -69,7 +69,7 @@ class Undo:
             if issuance.accessor is not None:
                 revoke.queue_issuance(conn, issuance, RECORD_FAILED, now)
 
-        with contextlib.suppress(BrokerError):
+        with contextlib.suppress(BrokerError), deadline.lifted():
             await step(Step.UNDO_QUEUE, self._store.write(end))
         self._revoker.wake()
 

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from broker.errors import VaultUnavailable
-from broker.mint.replies import VaultRefused, section, text, whole_seconds
+from broker.mint.replies import text, whole_seconds
 from broker.mint.transport import Path
 from broker.mint.vault import VaultClient
 
 _HEALTH: Path = ("sys", "health")
-_LOOK_UP: Path = ("auth", "token", "lookup-self")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,8 @@ async def examine(vault: VaultClient) -> VaultHealth:
     ahead = vault.clock_difference()
     difference = None if ahead is None else -ahead
     try:
-        await vault.check()
-        own = section(await vault.call("GET", _LOOK_UP), "data")
-    except (VaultUnavailable, VaultRefused) as error:
+        own = await vault.check()
+    except VaultUnavailable as error:
         return VaultHealth(problem=error.detail, version=version, clock_difference=difference)
     seconds = whole_seconds(own, "ttl")
     ttl = None if seconds is None else timedelta(seconds=seconds)

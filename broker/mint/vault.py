@@ -278,8 +278,8 @@ class VaultClient:
         """
         return await self._transport.send("GET", path, None, None, MAX_REPLY_BYTES)
 
-    async def check(self) -> None:
-        """Check that Vault is unsealed and accepts the broker's token.
+    async def check(self) -> dict[str, JsonValue]:
+        """Check that Vault is unsealed and accepts the broker's token; return what it says of that token.
 
         Raises:
             VaultUnavailable: when it is not so; says which.
@@ -290,7 +290,7 @@ class VaultClient:
         if problem is not None or answer.body.get("sealed") is not False:
             raise VaultUnavailable(problem.detail if problem else "Vault is sealed")
         try:
-            await self.call("GET", ("auth", "token", "lookup-self"))
+            return section(await self.call("GET", ("auth", "token", "lookup-self")), "data")
         except VaultRefused as refusal:
             raise VaultUnavailable(f"Vault does not accept the broker's token: {refusal.detail}") from None
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, bindparam, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -36,7 +36,6 @@ _RETRY = (
 )
 _CONFIRM = update(_table).where(*_claimed).values(confirmed_at=bindparam("now_"))
 _RELEASE = update(_table).where(*_claimed).values(next_attempt_at=bindparam("now_"))
-_BACKLOG = select(func.count()).where(_unconfirmed)
 
 
 def _claiming(*which: ColumnElement[bool]) -> ReturningUpdate[Any]:
@@ -119,8 +118,3 @@ def release(conn: Connection, claimed: Sequence[Revocation], now: datetime) -> N
     """Let others take what was claimed at once."""
     if claimed:
         conn.execute(_RELEASE, [{"id_": entry.id, "epoch_": entry.epoch, "now_": now} for entry in claimed])
-
-
-def backlog(conn: Connection) -> int:
-    """Count what Vault is yet to confirm."""
-    return int(conn.execute(_BACKLOG).scalar_one())

@@ -4,8 +4,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
-import pytest
-
 from broker.model import AnchorRecord, Revocation, Task
 from broker.store import Store, revocations
 from tests.contract.store.conftest import Issue
@@ -120,12 +118,3 @@ async def test_confirmation_counts_once_and_is_final(store: Store, task: Task) -
     assert not await store.write(lambda conn: revocations.retry(conn, entry, error="late", next_attempt_at=NOW))
     assert await of(store, task) == [replace(entry, confirmed_at=NOW)]
     assert await claimed(store, NOW + HOUR) == []
-
-
-@pytest.mark.parametrize("confirmed", [0, 1])
-async def test_the_backlog_is_what_vault_is_yet_to_confirm(store: Store, task: Task, confirmed: int) -> None:
-    assert await store.read(revocations.backlog) == 0
-    entries = [await queued(store, a_revocation(task)) for _ in range(3)]
-    for entry in entries[:confirmed]:
-        await store.write(lambda conn, entry=entry: revocations.confirm(conn, entry, NOW))  # type: ignore[misc]
-    assert await store.read(revocations.backlog) == 3 - confirmed
