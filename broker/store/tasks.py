@@ -29,7 +29,6 @@ _GET = _rows.select(_by_id)
 _PIN = _GET.with_for_update(read=True)
 _BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
 _DUE = _rows.select(_active, _table.c.due_at <= bindparam("now_")).order_by(_table.c.due_at).limit(bindparam("limit_"))
-_ACTIVE = _rows.select(_active).order_by(_table.c.id)
 _ACTIVE_AFTER = (
     _rows.select(_active, _table.c.id > bindparam("after_")).order_by(_table.c.id).limit(bindparam("limit_"))
 )
@@ -39,7 +38,6 @@ _PIN_BOTH = (
     .where(_by_id, schema.anchors.c.id == bindparam("anchor_id_"), schema.anchors.c.task_id == _table.c.id)
     .with_for_update(read=True)
 )
-_ACTIVE_OF_AGENT = _rows.select(_active, _table.c.agent == bindparam("agent_")).order_by(_table.c.id)
 
 _END = (
     update(_table)
@@ -146,13 +144,6 @@ def end(conn: Connection, ids: Sequence[str], state: TaskState, now: datetime) -
 def due(conn: Connection, now: datetime, limit: int) -> list[Task]:
     """Return active tasks whose deadline has passed or whose heartbeat is missing, the longest due first."""
     return _rows.all(conn, _DUE, {"now_": now, "limit_": limit})
-
-
-def active(conn: Connection, *, agent: str | None = None) -> list[Task]:
-    """Return the active tasks, of one agent or of all, oldest first."""
-    if agent is None:
-        return _rows.all(conn, _ACTIVE, {})
-    return _rows.all(conn, _ACTIVE_OF_AGENT, {"agent_": agent})
 
 
 def active_after(conn: Connection, task_id: str, limit: int, *, agent: str | None = None) -> list[Task]:

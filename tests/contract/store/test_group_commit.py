@@ -18,7 +18,7 @@ from broker.store import Store, tasks
 from broker.store.engine import READERS
 from broker.store.failures import Conflict
 from broker.store.writer import MAX_TOGETHER, MAX_WAITING
-from tests.fixtures.records import a_task
+from tests.fixtures.records import a_task, active_tasks
 from tests.fixtures.store import NewStore, counting, running
 
 Work = Callable[[Connection], object]
@@ -65,7 +65,7 @@ def failing(task: Task) -> Work:
 
 
 async def present(store: Store) -> set[str]:
-    return {task.id for task in await store.read(tasks.active)}
+    return {task.id for task in await store.read(active_tasks)}
 
 
 def ids(records: list[Task]) -> set[str]:
@@ -355,14 +355,14 @@ async def test_reads_beyond_their_deadline_are_never_run(store: Store) -> None:
             await store.read(runs.append)
     finally:
         go_on.set()
-    await asyncio.gather(*blocking, *(store.read(tasks.active) for _ in range(READERS)))
+    await asyncio.gather(*blocking, *(store.read(active_tasks) for _ in range(READERS)))
     assert runs == []
 
 
 async def test_closing_writes_what_waits_and_ends_the_threads(new_store: NewStore, store: Store) -> None:
     closing = await new_store()
     records = [a_task() for _ in range(10)]
-    await closing.read(tasks.active)
+    await closing.read(active_tasks)
     async with held_up(closing):
         writes = [asyncio.ensure_future(closing.write(inserting(task))) for task in records]
         await asyncio.sleep(0)
@@ -401,7 +401,7 @@ async def test_no_thread_outlives_its_store(database: Secret[str]) -> None:
 
     before = of_stores()
     async with running(database) as store:
-        await asyncio.gather(*(store.read(tasks.active) for _ in range(20)), store.write(tasks.active))
+        await asyncio.gather(*(store.read(active_tasks) for _ in range(20)), store.write(active_tasks))
         assert of_stores() > before
     assert of_stores() == before
 
@@ -412,7 +412,7 @@ async def test_closing_twice_or_unstarted_is_nothing(database: Secret[str]) -> N
     await store.start()
     await store.close()
     await store.close()
-    for refused in (store.write(tasks.active), store.read(tasks.active), store.check()):
+    for refused in (store.write(active_tasks), store.read(active_tasks), store.check()):
         with pytest.raises(StoreUnavailable, match="closed"):
             await refused
 
@@ -435,14 +435,14 @@ async def test_a_read_sees_one_state(store: Store) -> None:
     loop = asyncio.get_running_loop()
 
     def look_twice(conn: Connection) -> tuple[int, int]:
-        before = len(tasks.active(conn))
+        before = len(active_tasks(conn))
         loop.call_soon_threadsafe(begun.set)
         go_on.wait()
-        return before, len(tasks.active(conn))
+        return before, len(active_tasks(conn))
 
     looking: Awaitable[tuple[int, int]] = asyncio.ensure_future(store.read(look_twice))
     await begun.wait()
     await store.write(inserting(a_task()))
     go_on.set()
     assert await looking == (0, 0)
-    assert len(await store.read(tasks.active)) == 1
+    assert len(await store.read(active_tasks)) == 1

@@ -19,7 +19,7 @@ from broker.model import Task
 from broker.secret import Secret
 from broker.store import Store, migrate, tasks
 from broker.store.engine import READERS
-from tests.fixtures.records import a_task
+from tests.fixtures.records import a_task, active_tasks
 from tests.fixtures.store import running
 
 
@@ -70,7 +70,7 @@ async def insert(store: Store) -> Task:
 
 
 async def unavailable(store: Store) -> None:
-    for attempt in (store.write(tasks.active), store.read(tasks.active), store.check()):
+    for attempt in (store.write(active_tasks), store.read(active_tasks), store.check()):
         with pytest.raises(StoreUnavailable):
             await attempt
 
@@ -81,7 +81,7 @@ async def test_a_stopped_server_is_reported_and_used_again_when_back(server: Ser
         await unavailable(store)
         await unavailable(store)
     after = await insert(store)
-    assert await store.read(tasks.active) == [before, after]
+    assert await store.read(active_tasks) == [before, after]
     await store.check()
 
 
@@ -89,12 +89,12 @@ async def test_what_was_acknowledged_survives_a_crash(server: Server, store: Sto
     acknowledged = await asyncio.gather(*(insert(store) for _ in range(20)))
     with server.away(Postgres.kill):
         await unavailable(store)
-    assert {task.id for task in await store.read(tasks.active)} == {task.id for task in acknowledged}
+    assert {task.id for task in await store.read(active_tasks)} == {task.id for task in acknowledged}
 
 
 async def test_everybody_who_waits_for_a_lost_server_is_told_at_once(server: Server, store: Store) -> None:
     with server.away():
-        attempts = [ask(tasks.active) for ask in (store.write, store.read) for _ in range(1000)]
+        attempts = [ask(active_tasks) for ask in (store.write, store.read) for _ in range(1000)]
         results = await asyncio.gather(*attempts, return_exceptions=True)
     assert {type(result) for result in results} == {StoreUnavailable}
 
@@ -114,7 +114,7 @@ async def test_who_waits_while_another_finds_out_does_not_find_out_again() -> No
         port = listener.sockets[0].getsockname()[1]
         url = Secret(f"postgresql+psycopg://u:p@127.0.0.1:{port}/d?sslmode=disable&gssencmode=disable")
         async with running(url) as store:
-            asked = [asyncio.ensure_future(ask(tasks.active)) for ask in (store.write, store.read) for _ in range(900)]
+            asked = [asyncio.ensure_future(ask(active_tasks)) for ask in (store.write, store.read) for _ in range(900)]
             results = await asyncio.gather(*asked, return_exceptions=True)
     assert {type(result) for result in results} == {StoreUnavailable}
     assert len(attempts) == 1 + READERS
@@ -122,11 +122,11 @@ async def test_who_waits_while_another_finds_out_does_not_find_out_again() -> No
 
 async def test_a_restart_between_two_requests_goes_unnoticed(server: Server, store: Store) -> None:
     before = await insert(store)
-    await store.read(tasks.active)
+    await store.read(active_tasks)
     with server.away():
         pass
     after = await insert(store)
-    assert await store.read(tasks.active) == [before, after]
+    assert await store.read(active_tasks) == [before, after]
 
 
 async def test_a_connection_lost_before_the_commit_costs_nothing(store: Store) -> None:
@@ -140,7 +140,7 @@ async def test_a_connection_lost_before_the_commit_costs_nothing(store: Store) -
 
     task = a_task()
     await store.write(lose_it_once)
-    assert await store.read(tasks.active) == [task]
+    assert await store.read(active_tasks) == [task]
     assert len(runs) == 2
 
 
@@ -174,7 +174,7 @@ async def test_a_server_that_hangs_is_not_waited_for_without_end(server: Server,
         for pid in processes:
             os.kill(pid, signal.SIGSTOP)
         try:
-            for attempt in (store.write(tasks.active), store.read(tasks.active)):
+            for attempt in (store.write(active_tasks), store.read(active_tasks)):
                 with pytest.raises(StoreUnavailable, match=r"within 0\.3 seconds"):
                     await attempt
         finally:
@@ -197,7 +197,7 @@ async def test_a_file_that_is_gone_is_reported_and_not_made_anew(tmp_path: Path,
         assert not file.exists()
         shutil.copy(sqlite_template, file)
         task = await insert(store)
-        assert await store.read(tasks.active) == [task]
+        assert await store.read(active_tasks) == [task]
 
 
 async def test_a_file_that_somebody_else_holds_is_reported(
@@ -207,7 +207,7 @@ async def test_a_file_that_somebody_else_holds_is_reported(
     async with running(sqlite_url) as holder, running(sqlite_url) as store:
 
         def try_meanwhile(conn: Connection) -> BaseException | None:
-            return asyncio.run_coroutine_threadsafe(store.write(tasks.active), loop).exception()
+            return asyncio.run_coroutine_threadsafe(store.write(active_tasks), loop).exception()
 
         loop = asyncio.get_running_loop()
         error = await holder.write(try_meanwhile)

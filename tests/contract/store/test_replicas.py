@@ -16,7 +16,7 @@ from broker.ids import new_id
 from broker.model import Issuance, IssuanceState, Task, TaskState
 from broker.secret import Secret
 from broker.store import Store, anchors, issuances, policy, revocations, scopes, tasks
-from tests.fixtures.records import AGENT, HOUR, NOW, a_revocation, a_scope, a_task, an_anchor, an_issuance
+from tests.fixtures.records import AGENT, HOUR, NOW, a_revocation, a_scope, a_task, active_tasks, an_anchor, an_issuance
 from tests.fixtures.store import NewStore, running
 
 T = TypeVar("T")
@@ -244,7 +244,7 @@ async def test_a_race_may_be_lost_more_than_once(first: Store, postgres_url: Sec
     finally:
         rivals_engine.dispose()
     assert lost == rivals
-    assert await first.read(tasks.active) == sorted([*rivals, mine], key=lambda task: task.id)
+    assert await first.read(active_tasks) == sorted([*rivals, mine], key=lambda task: task.id)
 
 
 async def test_two_admins_on_two_replicas_make_two_versions(first: Store, second: Store, waiting: Waiting) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -9,7 +10,7 @@ from broker.errors import InvalidArgument
 from broker.ids import new_id
 from broker.model import AnchorState, IssuanceState, Page, Revocability, Task, TaskState
 from broker.store import Store, anchors, issuances, revocations, tasks
-from tests.fixtures.records import AGENT, HOUR, NOW, a_revocation, a_task, an_anchor, an_issuance
+from tests.fixtures.records import AGENT, HOUR, NOW, a_revocation, a_task, active_tasks, an_anchor, an_issuance
 
 SECOND = timedelta(seconds=1)
 AN_ID = "019a0000-0000-7abc-8000-00000000000a"
@@ -116,8 +117,8 @@ async def test_active_tasks_of_one_agent_or_all(store: Store) -> None:
     first, second = await stored(store, a_task()), await stored(store, a_task(agent="spiffe://example.org/b"))
     ended = await stored(store, a_task())
     await store.write(lambda conn: tasks.end(conn, [ended.id], TaskState.COMPLETED, NOW))
-    assert await store.read(tasks.active) == [first, second]
-    assert await store.read(lambda conn: tasks.active(conn, agent=AGENT)) == [first]
+    assert await store.read(active_tasks) == [first, second]
+    assert await store.read(lambda conn: tasks.active_after(conn, str(UUID(int=0)), 9, agent=AGENT)) == [first]
 
 
 class TestConfirmRevoked:
