@@ -170,9 +170,9 @@ class Revoker:
     def _begin(self, claimed: Sequence[Revocation]) -> None:
         now = self._clock.monotonic()
         for entry in claimed:
-            if entry.id in self._under_way:
+            work, claim = self._under_way.get(entry.id, (None, None))
+            if work is not None and claim is not None and not work.done():
                 # Time has jumped: the claim ran out under the work, and this replica has it anew.
-                _, claim = self._under_way[entry.id]
                 claim.entry, claim.at = entry, now
                 continue
             claim = _Claim(entry, now)
@@ -181,8 +181,10 @@ class Revoker:
             self._under_way[entry.id] = work, claim
             work.add_done_callback(partial(self._done, entry.id))
 
-    def _done(self, entry_id: str, _work: asyncio.Task[None]) -> None:
-        del self._under_way[entry_id]
+    def _done(self, entry_id: str, ended: asyncio.Task[None]) -> None:
+        work, _ = self._under_way[entry_id]
+        if work is ended:
+            del self._under_way[entry_id]
 
     def _anchors_of(self, entry: Revocation) -> list[asyncio.Task[None]]:
         """Return the work on the anchors that an issuance's token may hang from."""
@@ -210,14 +212,21 @@ class Revoker:
                     )
             except (BrokerError, TimeoutError) as failure:
                 gone, error = False, failure.detail if isinstance(failure, BrokerError) else "no answer in time"
+            await self._note(claim, gone, error)
+
+    async def _note(self, claim: _Claim, gone: bool, error: str) -> None:
+        """Record an attempt, under the claim's newest epoch: nobody else would end what it holds."""
+        entry = None
+        while entry is not claim.entry:
             entry = claim.entry
             try:
                 known = await self._record(entry, gone, error)
             except BrokerError as failure:
                 log.warning("the end of a revocation cannot be recorded", entry=entry.id, reason=failure.detail)
             else:
-                if not known:
-                    log.warning("another replica has taken over a revocation", entry=entry.id, epoch=entry.epoch)
+                if known:
+                    return
+                log.warning("another claim has taken over a revocation", entry=entry.id, epoch=entry.epoch)
 
     async def _record(self, entry: Revocation, gone: bool, error: str) -> bool:
         """Record an attempt; False when the entry is another replica's by now."""

@@ -237,7 +237,7 @@ async def test_a_claim_that_another_replica_took_over_records_nothing(
 
     def refused_it() -> bool:
         shown.append(capfd.readouterr().out)
-        return "another replica has taken over a revocation" in "".join(shown)
+        return "another claim has taken over a revocation" in "".join(shown)
 
     await until(refused_it)
 
@@ -288,7 +288,7 @@ async def test_a_replica_that_slept_through_its_lease_records_nothing_twice(
         stuck.release.set()
         sleeper.process.send_signal(signal.SIGCONT)
 
-        await sleeper.tells("another replica has taken over a revocation")
+        await sleeper.tells("another claim has taken over a revocation")
         for work in WORK:
             await sleeper.tells("another replica took over work", work=work)
         assert recorded(world, task) == before
