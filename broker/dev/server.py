@@ -1,6 +1,7 @@
 """The broker of a development stack: the real command, as a child process."""
 
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -101,18 +102,21 @@ def _auth(role: AppRole) -> dict[str, str]:
     return {"kind": "approle", "role_id": role.role_id, "secret_id_file": str(role.secret_id_file)}
 
 
-def serve(config: Path, port: int, ca_file: Path) -> ManagedProcess:
-    """Upgrade the database, start the broker, and return when it is ready for requests.
+def serve(config: Path, port: int, ca_file: Path, *, workers: int = 1) -> ManagedProcess:
+    """Upgrade the database, start the broker, and return when all of it is ready for requests.
 
     Args:
-        config: Its configuration.
+        config: Its configuration, whose log is of format json.
         port: Of its bearer listener.
         ca_file: CA certificate of that listener.
+        workers: How many processes serve; more than one have a supervisor.
 
     Raises:
         Unavailable: when it does not come up; says how its log ends.
     """
     run_command("db", "upgrade", "--config", str(config))
+    log = config.with_name("broker.log")
+    told_before = _told_ready(log)
     credentials = grpc.ssl_channel_credentials(ca_file.read_bytes())
     with grpc.secure_channel(f"127.0.0.1:{port}", credentials, _EAGER) as channel:
         check = channel.unary_unary(
@@ -126,11 +130,17 @@ def serve(config: Path, port: int, ca_file: Path) -> ManagedProcess:
                 reply = check(health_pb2.HealthCheckRequest(), timeout=2)
             except grpc.RpcError:
                 return False
-            return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+            serving = reply.status == health_pb2.HealthCheckResponse.SERVING
+            # A connection reaches one worker; of the others the log alone tells.
+            return serving and (workers == 1 or _told_ready(log) - told_before >= workers)
 
-        command = [*COMMAND, "serve", "--config", str(config)]
-        log = config.with_name("broker.log")
+        command = [*COMMAND, "serve", "--config", str(config), "--workers", str(workers)]
         return ManagedProcess.start("the broker", command, log=log, ready=ready, env=environment({}))
+
+
+def _told_ready(log: Path) -> int:
+    """Return how often a broker has said in a log that it is ready."""
+    return len(re.findall('"event": ?"ready"', log.read_text(errors="replace"))) if log.exists() else 0
 
 
 def run_command(*words: str, variables: Mapping[str, str] | None = None) -> str:

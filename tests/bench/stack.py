@@ -1,6 +1,5 @@
 """What is measured: the broker as its own process, on real servers, as an operator would run it."""
 
-import os
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from broker.dev.processes import ManagedProcess, free_port
 from broker.dev.vault import DATABASE_ROLE, VaultIdentities
 from broker.secret import Secret, SecretText
 from broker.store.engine import Engines, open_engines, parse_url
+from tests.bench import processes
 from tests.bench.worker import Access
 
 DatabaseKind = Literal["sqlite", "postgres"]
@@ -57,6 +57,7 @@ class Bench:
         broker: The serving process.
         database: Which kind of database it has.
         url: That database, for preparing and reading records.
+        workers: How many processes serve.
     """
 
     quick: bool
@@ -67,6 +68,7 @@ class Bench:
     broker: ManagedProcess
     database: DatabaseKind
     url: SecretText
+    workers: int
 
     @property
     def address(self) -> str:
@@ -117,16 +119,12 @@ class Bench:
             engines.dispose()
 
     def processor_time(self) -> float:
-        """Return how many seconds the broker's process has been running on a processor."""
-        fields = Path(f"/proc/{self.broker.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Return how many seconds the broker has been running on a processor, its workers together."""
+        return processes.processor_time(self.broker.pid)
 
     def memory(self) -> float:
-        """Return how much memory the broker's process holds, in MiB."""
-        for line in Path(f"/proc/{self.broker.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise RuntimeError("the kernel does not say how much memory a process holds")
+        """Return how much memory the broker holds, its workers together, in MiB."""
+        return sum(held.resident for held in processes.memory(self.broker.pid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +139,14 @@ class Parts:
     identities: VaultIdentities
 
     @contextmanager
-    def broker(self, database: DatabaseKind, *, quick: bool, compare: bool) -> Iterator[Bench]:
+    def broker(self, database: DatabaseKind, *, quick: bool, compare: bool, workers: int = 1) -> Iterator[Bench]:
         """Run a broker on an empty database, with one scope of each kind of credential.
+
+        Args:
+            database: Which kind.
+            quick: Whether numbers are small.
+            compare: Whether to measure also what one would use without a broker.
+            workers: How many processes serve.
 
         Raises:
             Unavailable: when it does not come up.
@@ -156,8 +160,8 @@ class Parts:
         url = self._database(database, name, folder)
         document = yaml.safe_load(config.read_text()) | {"database": {"url": url.reveal()}}
         write_private(config, yaml.safe_dump(document))
-        with server.serve(config, ports.bearer, self.folder / "ca.pem") as process:
-            bench = Bench(quick, compare, self, folder, ports, process, database, url)
+        with server.serve(config, ports.bearer, self.folder / "ca.pem", workers=workers) as process:
+            bench = Bench(quick, compare, self, folder, ports, process, database, url, workers)
             self._apply_scopes(bench)
             yield bench
 
