@@ -8,9 +8,9 @@ monotonic clock, which gRPC's deadlines count on too.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Coroutine, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Coroutine
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from datetime import timedelta
 from typing import TypeVar
 
@@ -21,28 +21,38 @@ T = TypeVar("T")
 _current: ContextVar[tuple[float, asyncio.Task[object] | None] | None] = ContextVar("credbroker_deadline", default=None)
 
 
-@contextmanager
-def until(moment: float | None) -> Iterator[None]:
+class _Bound:
+    """A block of a task's work with its own bound; a class, since every request enters some."""
+
+    __slots__ = ("_moment", "_token")
+
+    _token: Token[tuple[float, asyncio.Task[object] | None] | None]
+
+    def __init__(self, moment: float | None) -> None:
+        self._moment = moment
+
+    def __enter__(self) -> None:
+        moment = self._moment
+        self._token = _current.set(None if moment is None else (moment, asyncio.current_task()))
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
+
+
+def until(moment: float | None) -> AbstractContextManager[None]:
     """Bound this task's work within the block, to no later than any bound around it; None sets none."""
     outer = ends_at()
-    if moment is None or (outer is not None and outer <= moment):
-        moment = outer
-    with _set(moment):
-        yield
+    return _Bound(outer if moment is None or (outer is not None and outer <= moment) else moment)
 
 
-@contextmanager
-def within(time_left: timedelta) -> Iterator[None]:
+def within(time_left: timedelta) -> AbstractContextManager[None]:
     """Bound this task's work within the block to a time from now on, as `until` does."""
-    with until(time.monotonic() + time_left.total_seconds()):
-        yield
+    return until(time.monotonic() + time_left.total_seconds())
 
 
-@contextmanager
-def lifted(*, when: bool = True) -> Iterator[None]:
+def lifted(*, when: bool = True) -> AbstractContextManager[None]:
     """Let this task's work within the block take as long as it takes: what was begun is finished or taken back."""
-    with _set(None if when else ends_at()):
-        yield
+    return _Bound(None if when else ends_at())
 
 
 def kept(work: Awaitable[T]) -> Coroutine[object, object, T]:
@@ -84,12 +94,3 @@ def require(least: timedelta) -> None:
     left = remaining()
     if left is not None and left <= least.total_seconds():
         raise DeadlineExceeded(f"{left * 1000:.0f} ms are left, too few to begin")
-
-
-@contextmanager
-def _set(moment: float | None) -> Iterator[None]:
-    token = _current.set(None if moment is None else (moment, asyncio.current_task()))
-    try:
-        yield
-    finally:
-        _current.reset(token)

@@ -1,11 +1,14 @@
 """Identifiers: UUIDv7 (RFC 9562), which sort by the time they were made."""
 
+import re
 import uuid
 from datetime import timedelta
 
 import uuid_utils
 
 from broker.errors import FieldViolation, InvalidArgument
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def new_id() -> str:
@@ -27,6 +30,8 @@ def parse_id(text: str, field: str) -> str:
     Raises:
         InvalidArgument: when it is no UUID in its 36-character form.
     """
+    if _CANONICAL.fullmatch(text) is not None:
+        return text
     try:
         value = str(uuid.UUID(text)) if len(text) == 36 else None
     except ValueError:
