@@ -12,10 +12,11 @@ async def retract(vault: VaultClient, accessor: str, lease_id: str | None, *, in
         vault: Vault, with the broker's own token.
         accessor: The token's accessor.
         lease_id: The lease that hangs from it, if there is one.
-        insist: Revoke the lease within the call, as is right once Vault was
-            asked and did not get it done: after six failed attempts of its own
-            it calls a lease irrevocable, and does nothing more when merely
-            told to revoke it some time.
+        insist: An attempt has failed before. Then Vault's word that it has
+            revoked the token is not enough: it says so as well when storage
+            failed it halfway. The lease is revoked within the call: after six
+            failed attempts of its own Vault calls a lease irrevocable, and does
+            nothing more when merely told to revoke it some time.
 
     Returns:
         True when Vault knows neither any more; False when it was asked and is
@@ -26,8 +27,11 @@ async def retract(vault: VaultClient, accessor: str, lease_id: str | None, *, in
         MintFailed: when Vault refused; or when it was to revoke the lease
             within the call, and the engine could not.
     """
-    await vault.revoke_token(accessor)
-    known = await vault.knows_token(accessor)
+    # Vault answers 204 after it has removed the token's entry, its lease and its
+    # accessor from storage, under the lease's lock: there is nothing to look for.
+    # OpenBao: vault/token_store.go, handleUpdateRevokeAccessor and revokeInternal.
+    revoked = await vault.revoke_token(accessor)
+    known = (insist or not revoked) and await vault.knows_token(accessor)
     if lease_id is None or not await vault.knows_lease(lease_id):
         return not known
     # Vault revokes leases after it has answered, and not at all when revoking

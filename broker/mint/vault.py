@@ -18,6 +18,7 @@ CREATE_TOKEN: Path = ("auth", "token", "create")
 INSTALLATION_META = "credbroker_installation"
 """The key under which every token that a broker makes names its installation."""
 
+_DONE = 204
 _MAX_LIST_BYTES = 32 * 1024 * 1024
 
 
@@ -179,7 +180,7 @@ class VaultClient:
         body: JsonObject = {"lease_id": lease_id, "increment": seconds}
         return _expiry(await self._tell(("sys", "leases", "renew"), body), before)
 
-    async def revoke_token(self, accessor: str) -> None:
+    async def revoke_token(self, accessor: str) -> bool:
         """Ask Vault to revoke a token and all that hangs from it.
 
         A revocation that was cut off within Vault leaves a token that nothing
@@ -187,15 +188,22 @@ class VaultClient:
         though it can be looked up. Vault ends what is left of it, at the latest
         when its time is over.
 
+        Returns:
+            True when Vault says that it has done so within the call; False when
+            it did not find the token.
+
         Raises:
             VaultUnavailable: when Vault did not answer.
             VaultRefused: when the broker may not.
         """
-        try:
-            await self._tell(("auth", "token", "revoke-accessor"), {"accessor": accessor})
-        except VaultRefused as refusal:
-            if not (refusal.says("invalid accessor") or refusal.says("token not found")):
-                raise
+        path = ("auth", "token", "revoke-accessor")
+        answer = await self._send("POST", path, {"accessor": accessor}, None)
+        problem = problem_of(answer.status, answer.body, describe("POST", path))
+        if problem is None:
+            return answer.status == _DONE
+        if isinstance(problem, VaultRefused) and (problem.says("invalid accessor") or problem.says("token not found")):
+            return False
+        raise problem
 
     async def revoke_lease(self, lease_id: str, *, within_call: bool = False) -> None:
         """Ask Vault to revoke one lease: some time soon, or within the call.

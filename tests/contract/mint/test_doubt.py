@@ -138,12 +138,30 @@ async def test_a_doubtful_answer_never_confirms(
     anchor = await new_anchor(vault)
     fake.faults = {"auth/token/lookup-accessor": fault}
     try:
-        gone = await retract(hasty, anchor.accessor, None)
+        gone = await retract(hasty, anchor.accessor, None, insist=True)
     except BrokerError:
         gone = False
     assert not gone
     fake.faults = {}
     assert await retract(vault, anchor.accessor, None)
+
+
+@pytest.mark.parametrize("name", [name for name in DOUBTFUL if name != "no content"])
+async def test_only_vaults_own_word_makes_looking_superfluous(fake: FakeVault, hasty: VaultClient, name: str) -> None:
+    anchor = await new_anchor(hasty)
+    known = replaced(200, {"data": {"num_uses": -1}})
+    fake.faults = {"auth/token/revoke-accessor": DOUBTFUL[name], "auth/token/lookup-accessor": known}
+    try:
+        gone = await retract(hasty, anchor.accessor, None)
+    except BrokerError:
+        gone = False
+    assert not gone
+
+
+async def test_after_a_failed_attempt_vaults_word_is_checked(fake: FakeVault, vault: VaultClient) -> None:
+    anchor = await new_anchor(vault)
+    fake.faults = {"auth/token/lookup-accessor": replaced(200, {"data": {"num_uses": -1}})}
+    assert not await retract(vault, anchor.accessor, None, insist=True)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
