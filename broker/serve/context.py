@@ -5,8 +5,6 @@ every request in an asyncio task of its own, and a context variable belongs to
 its task, so that concurrent requests never see each other's.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 from broker.audit import Call
@@ -26,11 +24,6 @@ def current_call() -> Call:
     return call
 
 
-@contextmanager
-def serving(call: Call) -> Iterator[None]:
-    """Make this the request being served, for the block."""
-    token = _current.set(call)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+def serve_from_now_on(call: Call) -> None:
+    """Make this the request being served, until its task ends."""
+    _current.set(call)

@@ -9,8 +9,8 @@ event for the auditors and one log line.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TypeAlias, cast
 from urllib.parse import unquote
 
@@ -25,12 +25,13 @@ from broker.clock import Clock
 from broker.errors import BrokerError, Overloaded, RoleRequired
 from broker.model import Caller, Role
 from broker.serve.access import IN_DOUBT_TOO, PUBLIC, AccessTable
-from broker.serve.context import serving
+from broker.serve.context import serve_from_now_on
 from broker.serve.errors import code_of, status_of
-from broker.serve.evidence import find_evidence
-from broker.serve.fairness import Place
+from broker.serve.evidence import Metadata, find_evidence
+from broker.serve.fairness import FairQueue, Place
 from broker.serve.gate import Gate
 from broker.serve.lanes import Lanes
+from broker.serve.logs import log_request
 from broker.serve.observing import Ended, Observer
 from broker.serve.public import PublicCalls
 from broker.serve.reading import Context, Handler, read_message
@@ -38,12 +39,23 @@ from broker.serve.refusals import Refusals
 
 Identifier: TypeAlias = Callable[[Evidence | None, datetime], Awaitable[Caller]]
 Answer: TypeAlias = bytes | BrokerError
-Performer: TypeAlias = Callable[[Call, Context, Place], Awaitable[Answer]]
 Servicer: TypeAlias = Callable[[Message, Context], Awaitable[Message]]
 
 _OVERLOAD_LOG_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rpc:
+    """One RPC and what stands before it."""
+
+    method: str
+    roles: frozenset[Role]
+    queue: FairQueue
+    in_doubt_too: bool
+    parse: Callable[[bytes], Message]
+    serve: Servicer
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
@@ -114,39 +126,46 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return self._public.wrap(handler)
         if handler.unary_unary is None or handler.request_deserializer is None:
             raise RuntimeError(f"{method} is not a unary call")
-        servicer = cast("Servicer", handler.unary_unary)
-        parse = handler.request_deserializer
+        rpc = _Rpc(
+            method=method,
+            roles=rule,
+            queue=self._lanes.of(method),
+            in_doubt_too=method in IN_DOUBT_TOO,
+            parse=handler.request_deserializer,
+            serve=cast("Servicer", handler.unary_unary),
+        )
 
         async def serve(_requests: object, context: Context) -> bytes:
             try:
                 with self._gate, deadline.within(self._time_of(context)):
-                    answer = await self._answer(method, rule, partial(self._perform, parse, servicer), context)
+                    answer = await self._answer(rpc, context)
                     if isinstance(answer, bytes):
                         return answer
                     await context.abort_with_status(status_of(answer))
             except Overloaded as error:
                 self._note_overload()
-                self._observe(self._call(method, context), context)(_ended(error, 0.0))
+                self._observe(self._call(method, context), context.invocation_metadata() or ())(_ended(error, 0.0))
                 await context.abort_with_status(status_of(error))
 
         return grpc.stream_unary_rpc_method_handler(serve)
 
-    async def _answer(self, method: str, roles: frozenset[Role], perform: Performer, context: Context) -> Answer:
+    async def _answer(self, rpc: _Rpc, context: Context) -> Answer:
         """Return the reply, or why there is none. Raises nothing but cancellation."""
         started = self._clock.monotonic()
-        call = self._call(method, context)
-        tell = self._observe(call, context)
+        call = self._call(rpc.method, context)
+        metadata = context.invocation_metadata() or ()
+        tell = self._observe(call, metadata)
         answer: Answer | None = None
         noted = True
         try:
-            await self._admit(call, roles, context)
-            with self._lanes.of(method).admit(call.uri) as place:
-                answer = await perform(call, context, place)
+            await self._admit(rpc, call, metadata, context)
+            with rpc.queue.admit(call.uri) as place:
+                answer = await self._perform(rpc, call, context, place)
         except Overloaded as error:
             self._note_overload()
             answer, noted = error, False
         except Exception as error:
-            refused = _translate(error, method)
+            refused = _translate(error, rpc.method)
             noted = await self._refusals.write(call.refusal(refused))
             answer = refused
         finally:
@@ -159,9 +178,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _call(self, method: str, context: Context) -> Call:
         return Call(method=method, peer=_address(context.peer()), now=self._clock.now())
 
-    def _observe(self, call: Call, context: Context) -> Callable[[Ended], None]:
+    def _observe(self, call: Call, metadata: Metadata) -> Callable[[Ended], None]:
         """Tell the observers that a request begins; return what tells them that it ended."""
-        telling = [observer(call, context.invocation_metadata() or ()) for observer in self._observers]
+        telling = [observer(call, metadata) for observer in self._observers]
 
         def tell(ended: Ended) -> None:
             for one in reversed(telling):
@@ -169,16 +188,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         return tell
 
-    async def _perform(
-        self, parse: Callable[[bytes], Message], servicer: Servicer, call: Call, context: Context, place: Place
-    ) -> bytes:
-        request = await read_message(context, parse, self._clock)
+    async def _perform(self, rpc: _Rpc, call: Call, context: Context, place: Place) -> bytes:
+        request = await read_message(context, rpc.parse, self._clock)
         await place.wait_for_turn()
-        with serving(call):
-            reply = await servicer(request, context)
+        serve_from_now_on(call)
+        reply = await rpc.serve(request, context)
         return reply.SerializeToString()
 
-    async def _admit(self, call: Call, roles: frozenset[Role], context: Context) -> None:
+    async def _admit(self, rpc: _Rpc, call: Call, metadata: Metadata, context: Context) -> None:
         """Establish who calls, and that they may.
 
         Raises:
@@ -186,12 +203,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
             Unauthenticated: when no identity can be established.
             RoleRequired: when the identity has none of the roles.
         """
-        if call.method not in IN_DOUBT_TOO:
+        if not rpc.in_doubt_too:
             self._check_clock()
-        evidence = find_evidence(context.invocation_metadata() or (), context.auth_context())
+        evidence = find_evidence(metadata, context.auth_context())
         caller = call.caller = await self._identify(evidence, call.now)
-        if roles.isdisjoint(caller.roles):
-            raise RoleRequired(f"needs {' or '.join(sorted(roles))}; the identity is {', '.join(sorted(caller.roles))}")
+        if rpc.roles.isdisjoint(caller.roles):
+            raise RoleRequired(
+                f"needs {' or '.join(sorted(rpc.roles))}; the identity is {', '.join(sorted(caller.roles))}"
+            )
 
     def _time_of(self, context: Context) -> timedelta:
         """Return how long a request may take from now on."""
@@ -224,8 +243,7 @@ def _ended(answer: Answer | None, seconds: float) -> Ended:
 
 
 def _log_end(call: Call, ended: Ended) -> None:
-    log.info(
-        "request",
+    log_request(
         method=call.method,
         code=ended.code,
         reason=ended.reason,
@@ -237,4 +255,5 @@ def _log_end(call: Call, ended: Ended) -> None:
 
 def _address(peer: str) -> str:
     """Return the network address out of gRPC's ``ipv4:host:port`` or ``ipv6:%5Bhost%5D:port``."""
-    return unquote(peer).partition(":")[2]
+    address = peer.partition(":")[2]
+    return unquote(address) if "%" in address else address

@@ -1,8 +1,12 @@
 """Logs: readable by machines, harmless to terminals, silent about secrets."""
 
+import asyncio
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
 
 import pytest
 import structlog
@@ -50,6 +54,82 @@ def test_one_json_object_per_line(lines: Lines) -> None:
         "ok": True,
         "nothing": None,
     }
+
+
+REQUEST = {"method": "x/Y", "code": "OK", "reason": "", "duration_ms": 1.5, "agent": "spiffe://a/b", "peer": "::1"}
+
+
+def ended(**changes: Any) -> None:
+    logs.log_request(**{**REQUEST, **changes})
+
+
+@pytest.mark.parametrize("replica", ["", "replica-1\x1b"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"code": "PERMISSION_DENIED", "reason": "SCOPE_DENIED", "duration_ms": 0.001},
+        {"agent": 'https://i#"\x1b[2J\n\u202e\u00e9', "peer": "\ud800\\"},
+        {"agent": "a" * 100_000},
+    ],
+)
+def test_a_request_is_rendered_as_any_other_record(
+    capsys: pytest.CaptureFixture[str], replica: str, changes: dict[str, Any]
+) -> None:
+    logs.configure("info", "json", replica)
+    ended(**changes)
+    structlog.get_logger("broker.serve.interceptor").info("request", **{**REQUEST, **changes})
+    prepared, other = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert datetime.fromisoformat(prepared.pop("timestamp")) <= datetime.fromisoformat(other.pop("timestamp"))
+    assert list(prepared.items()) == list(other.items())
+
+
+def test_a_request_says_what_is_bound_to_its_context(lines: Lines) -> None:
+    with structlog.contextvars.bound_contextvars(trace_id="abc"):
+        ended()
+    ended()
+    traced, untraced = lines()
+    assert traced.pop("trace_id") == "abc"
+    assert traced.keys() == untraced.keys()
+
+
+def test_requests_are_shown_to_people_too_and_hidden_by_the_level(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+    ended()
+    shown = capsys.readouterr().err
+    assert "request" in shown
+    assert "spiffe://a/b" in shown
+    logs.configure("warning", "json")
+    ended()
+    assert capsys.readouterr().err == ""
+
+
+async def test_requests_of_one_turn_are_written_together_and_before_what_follows(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(sys.stderr, "write", written.append)
+    ended(peer="1")
+    ended(peer="2")
+    assert written == []
+    await asyncio.sleep(0)
+    assert [text.count("\n") for text in written] == [2]
+    ended(peer="3")
+    structlog.get_logger().warning("careful")
+    assert ['"peer": "3"' in text for text in written[1:]] == [True, False]
+
+
+async def test_a_log_that_nobody_takes_fails_no_request(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_text: str) -> None:
+        raise BrokenPipeError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sys.stderr, "write", refuse)
+        ended(peer="lost")
+        await asyncio.sleep(0)
+    ended(peer="kept")
+    await asyncio.sleep(0)
+    assert [line["peer"] for line in lines()] == ["kept"]
 
 
 def test_each_record_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
