@@ -17,6 +17,7 @@ from broker.authorize import RoleRules, compile_scope
 from broker.clock import Clock, SystemClock
 from broker.clock_guard import ClockGuard
 from broker.config import Settings, Vault, VaultAuth
+from broker.deciding import Deciding
 from broker.document import parse_document
 from broker.duty import Duty
 from broker.errors import ConfigError, VaultUnavailable
@@ -256,7 +257,7 @@ class App:
         locks = Locks(store, revoker, clock, wait)
         workflows = Workflows(
             tasks=Tasks(store, rules, anchors, revoker, wait),
-            issuer=Issuer(store, vault, rules, anchors, revoker, undo, parts.key),
+            issuer=Issuer(store, vault, Deciding(store, rules, clock), anchors, revoker, undo, parts.key),
             holdings=Holdings(store, vault, rules, revoker, wait),
             scopes=Scopes(store, rules),
             locks=locks,

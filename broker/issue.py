@@ -25,14 +25,12 @@ from sqlalchemy import Connection
 from broker import deadline, policy, record
 from broker.anchors import Anchors
 from broker.audit import Call
-from broker.authorize import Ask, Grant, decide
-from broker.document import Limits
+from broker.authorize import Grant
+from broker.deciding import Deciding, Errand, IssueRequest
 from broker.errand import see_through
 from broker.errors import (
     BrokerError,
     MintFailed,
-    TaskEnded,
-    TaskNotFound,
     VaultAway,
     VaultUnavailable,
 )
@@ -46,41 +44,27 @@ from broker.model import (
     Anchor,
     Issuance,
     IssuanceState,
-    JsonObject,
     JsonValue,
     Revocability,
     Task,
-    TaskSpec,
-    TaskState,
 )
 from broker.outbox import Revoker
-from broker.policy import Policy, PolicyCache, PolicyChanged
-from broker.record import Decided
+from broker.policy import PolicyChanged
+from broker.record import Decided, Delivery
 from broker.secret import Secret, fingerprint
 from broker.step import Step, step
-from broker.store import Store, events, issuances, tasks
-from broker.tasks import check_start, new_task, started, view
+from broker.store import Store, Work, each, events, tasks
+from broker.tasks import started
 from broker.undo import Undo
 
+A = TypeVar("A")
 T = TypeVar("T")
 R = TypeVar("R")
 
-NO_LIMITS = Limits()
 SHORTEST_TIME = timedelta(milliseconds=50)
 """With less time left than this, Vault is not asked for anything."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class IssueRequest:
-    """What an agent asks for; ``task`` is the id of a task, or one to start."""
-
-    request_id: str | None
-    task: str | TaskSpec
-    scope: str
-    parameters: JsonObject
-    ttl: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +74,6 @@ class Issued:
     issuance: Issuance
     secret: Secret[dict[str, JsonValue]]
     task: Task
-
-
-@dataclass(slots=True)
-class _Errand:
-    """One request across its attempts: the task it started is kept between them."""
-
-    call: Call
-    request: IssueRequest
-    begun: Task | None = None
 
 
 class Issuer:
@@ -112,7 +87,7 @@ class Issuer:
         self,
         store: Store,
         vault: VaultClient,
-        rules: PolicyCache,
+        deciding: Deciding,
         anchors: Anchors,
         revoker: Revoker,
         undo: Undo,
@@ -120,7 +95,7 @@ class Issuer:
     ) -> None:
         self._store = store
         self._vault = vault
-        self._rules = rules
+        self._deciding = deciding
         self._anchors = anchors
         self._revoker = revoker
         self._undo = undo
@@ -140,7 +115,7 @@ class Issuer:
             BrokerError: any refusal that the contract names; nothing was handed
                 out then.
         """
-        errand = _Errand(call, request)
+        errand = Errand(call, request)
         work = self._background(deadline.kept(policy.until_settled(lambda: self._attempt(errand))), "issue")
         try:
             return await asyncio.shield(work)
@@ -153,8 +128,8 @@ class Issuer:
         while self._running:
             await asyncio.wait(self._running)
 
-    async def _attempt(self, errand: _Errand) -> Issued:
-        decided = await self._decide(errand)
+    async def _attempt(self, errand: Errand) -> Issued:
+        decided = await self._deciding.decide(errand)
         deadline.require(SHORTEST_TIME)
         anchor = await self._anchor(errand, decided)
         try:
@@ -166,55 +141,7 @@ class Issuer:
         await self._undo.anchor(anchor, "anchor.lost")
         return await self._mint(errand.call, decided, await self._anchor(errand, decided))
 
-    async def _decide(self, errand: _Errand) -> Decided:
-        call, request = errand.call, errand.request
-        call.scope = request.scope
-        rules, found, earlier = await step(
-            Step.ISSUE_LOOK_UP, self._store.read(lambda conn: self._look_up(conn, errand))
-        )
-        if earlier is not None:
-            raise record.reused(earlier)
-        task = _task(call, request, found, rules)
-        scope = rules.scopes.get(request.scope)
-        if scope is not None:
-            call.scope_version = scope.version
-        ask = Ask(
-            identity=call.identity,
-            task=view(task),
-            scope=request.scope,
-            parameters=request.parameters,
-            ttl=request.ttl,
-            now=call.now,
-        )
-        grant = decide(ask, scope, rules.locks)
-        KINDS[grant.mapping.kind].check(grant.mapping, grant.parameters)
-        await self._spare_vault(call, task, grant)
-        return Decided(rules, task, found is None, grant, request.request_id)
-
-    def _look_up(self, conn: Connection, errand: _Errand) -> tuple[Policy, Task | None, Issuance | None]:
-        call, request = errand.call, errand.request
-        task, earlier = None, None
-        if isinstance(request.task, str):
-            task = tasks.get(conn, request.task)
-        elif errand.begun is not None:
-            task = tasks.get(conn, errand.begun.id)
-        elif request.request_id is not None:
-            task = tasks.by_request(conn, call.uri, request.request_id)
-        if request.request_id is not None:
-            earlier = issuances.by_request(conn, call.uri, request.request_id)
-        return self._rules.read(conn, call.now), task, earlier
-
-    async def _spare_vault(self, call: Call, task: Task, grant: Grant) -> None:
-        """Refuse what a limit will refuse anyway; the record decides exactly."""
-        if grant.limits != NO_LIMITS:
-            reached = await step(
-                Step.ISSUE_COUNT,
-                self._store.read(lambda conn: record.limit_reached(conn, grant, task, call.now, exact=False)),
-            )
-            if reached is not None:
-                raise reached
-
-    async def _anchor(self, errand: _Errand, decided: Decided) -> Anchor:
+    async def _anchor(self, errand: Errand, decided: Decided) -> Anchor:
         call, task = errand.call, decided.task
 
         def begin(conn: Connection) -> None:
@@ -246,7 +173,8 @@ class Issuer:
         issuance = self._minted_as(intent, minted)
         refusal = await self._record(
             Step.ISSUE_DELIVER,
-            lambda conn: record.deliver(conn, call, decided, issuance),
+            record.deliver,
+            Delivery(call, decided, issuance),
             otherwise=lambda: self._undo.unrecorded(anchor, issuance),
         )
         return self._respond(decided, issuance, minted, refusal)
@@ -258,6 +186,7 @@ class Issuer:
         held = replace(intent, accessor=holder.accessor)
         refusal = await self._record(
             Step.ISSUE_INTEND,
+            each,
             lambda conn: record.intend(conn, call, decided, held),
             otherwise=lambda: self._undo.unrecorded(anchor, held),
         )
@@ -272,18 +201,23 @@ class Issuer:
         issuance = self._minted_as(held, minted)
         refusal = await self._record(
             Step.ISSUE_COMPLETE,
+            each,
             lambda conn: record.complete(conn, call, decided, issuance),
             otherwise=lambda: self._undo.unrecorded(anchor, issuance),
         )
         return self._respond(decided, issuance, minted, refusal)
 
     async def _record(
-        self, name: Step, work: Callable[[Connection], record.Refusal], otherwise: Callable[[], Awaitable[None]]
+        self,
+        name: Step,
+        work: Work[A, record.Refusal],
+        item: A,
+        otherwise: Callable[[], Awaitable[None]],
     ) -> record.Refusal:
         """Make a record durable; whatever keeps that from happening, take back what it would have recorded."""
         try:
             with deadline.lifted():
-                return await step(name, self._store.write(work))
+                return await step(name, self._store.write_each(work, item))
         except Exception:
             await otherwise()
             raise
@@ -302,8 +236,10 @@ class Issuer:
 
     def _respond(self, decided: Decided, issuance: Issuance, minted: Minted, refusal: record.Refusal) -> Issued:
         if refusal is not None:
+            self._deciding.forget_task(decided.task.id)
             self._revoker.wake()
             raise refusal
+        self._deciding.recorded(decided)
         return Issued(issuance, minted.secret, decided.task)
 
     async def _unless_perhaps_made(self, making: Awaitable[T], anchor: Anchor, intent: Issuance) -> T:
@@ -342,29 +278,6 @@ class Issuer:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
-
-
-def _task(call: Call, request: IssueRequest, found: Task | None, rules: Policy) -> Task:
-    """Return the task that would own the credential, the one to start included.
-
-    Raises:
-        TaskNotFound: when the caller has no such task.
-        TaskEnded: when it has ended.
-        Locked, ScopeDenied: when the caller may not start one.
-    """
-    if found is None:
-        if isinstance(request.task, str):
-            call.task_id = request.task
-            raise TaskNotFound("no such task")
-        task = new_task(call, request.task, request.request_id)
-        check_start(call, task, rules)
-        return task
-    call.task_id = found.id
-    if found.agent != call.uri:
-        raise TaskNotFound(f"the task belongs to {found.agent}")
-    if found.state is not TaskState.ACTIVE or found.deadline <= call.now:
-        raise TaskEnded(f"task {found.id} has ended")
-    return found
 
 
 def _order(grant: Grant, anchor: Anchor) -> Order:

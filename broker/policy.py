@@ -57,6 +57,11 @@ class PolicyCache:
         self._compile = compile
         self._policy = Policy(revision=-1, scopes={}, locks=())
 
+    @property
+    def latest(self) -> Policy | None:
+        """The newest snapshot that was read; the rules may have changed since. None before the first."""
+        return self._policy if self._policy.revision >= 0 else None
+
     def read(self, conn: Connection, now: datetime) -> Policy:
         """Return the snapshot in force in this read transaction."""
         revision = policy.revision(conn)

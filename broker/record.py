@@ -1,10 +1,10 @@
-"""What one issuance writes: each function is the work of one transaction.
+"""What issuances write: each function is the work of one transaction.
 
 A decision that no longer holds is returned, not raised, so that it costs the
 other works of the same transaction nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,12 +15,14 @@ from broker import revoke
 from broker.audit import Call
 from broker.audit.catalogue import CREDENTIAL_ISSUED, CREDENTIAL_MINT_FAILED, CREDENTIAL_REQUESTED
 from broker.authorize import Grant
+from broker.document import Limits
 from broker.errors import BrokerError, LimitReached, Locked, RequestIdReused, TaskEnded
-from broker.model import AnchorState, Issuance, IssuanceState, JsonValue, Task, TaskState
+from broker.model import AnchorState, AuditEvent, Issuance, IssuanceState, JsonValue, Task, TaskState
 from broker.policy import Policy, PolicyChanged
 from broker.store import events, issuances, tasks
 from broker.store import policy as revisions
 
+NO_LIMITS: Final = Limits()
 UNDELIVERED: Final = "undelivered"
 
 Refusal = BrokerError | PolicyChanged | None
@@ -45,21 +47,43 @@ class Decided:
     request_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A minted credential that is to be handed out, and what it was decided on."""
+
+    call: Call
+    decided: Decided
+    issuance: Issuance
+
+
 def recheck(conn: Connection, decided: Decided, anchor_id: str, now: datetime) -> Refusal:
     """Return why a credential from this anchor cannot be recorded any more, or None; holds it so until commit."""
-    if revisions.pin_revision(conn) != decided.rules.revision:
-        return PolicyChanged()
-    pinned = tasks.pin_with_anchor(conn, decided.task.id, anchor_id)
-    if pinned is None or pinned[0].state is not TaskState.ACTIVE:
-        return TaskEnded(f"task {decided.task.id} ended while the credential was minted")
-    task, anchor = pinned
-    if anchor is not AnchorState.ACTIVE:
-        return PolicyChanged()  # it would die with its anchor: decide again, for a new one
+    (refusal,) = _standing(conn, [(decided, anchor_id)])
+    if refusal is not None:
+        return refusal
     if decided.request_id is not None:
-        earlier = issuances.by_request(conn, task.agent, decided.request_id)
+        earlier = issuances.by_request(conn, decided.task.agent, decided.request_id)
         if earlier is not None:
             return reused(earlier)
     return limit_reached(conn, decided.grant, decided.task, now, exact=True)
+
+
+def _standing(conn: Connection, decisions: Sequence[tuple[Decided, str]]) -> list[Refusal]:
+    """Return why decisions do not stand any more: the rules, the task or its anchor have changed."""
+    revision = revisions.pin_revision(conn)
+    pinned = tasks.pin_anchored(conn, list({anchor_id for _, anchor_id in decisions}))
+
+    def refusal(decided: Decided, anchor_id: str) -> Refusal:
+        if decided.rules.revision != revision:
+            return PolicyChanged()
+        states = pinned.get(anchor_id)
+        if states is None or states.task_id != decided.task.id or states.task is not TaskState.ACTIVE:
+            return TaskEnded(f"task {decided.task.id} ended while the credential was minted")
+        if states.anchor is not AnchorState.ACTIVE:
+            return PolicyChanged()  # it would die with its anchor: decide again, for a new one
+        return None
+
+    return [refusal(decided, anchor_id) for decided, anchor_id in decisions]
 
 
 def reused(earlier: Issuance) -> RequestIdReused:
@@ -109,7 +133,7 @@ def intend(conn: Connection, call: Call, decided: Decided, intent: Issuance) -> 
     refusal = recheck(conn, decided, intent.anchor_id, call.now)
     if refusal is None:
         issuances.insert(conn, intent)
-        events.append(conn, [call.event(CREDENTIAL_REQUESTED, attributes=_facts(decided, intent))])
+        events.append(conn, [_event(CREDENTIAL_REQUESTED, call, decided, intent)])
     return refusal
 
 
@@ -126,7 +150,7 @@ def complete(conn: Connection, call: Call, decided: Decided, issuance: Issuance)
         renewable=issuance.renewable,
     )
     if known:
-        events.append(conn, [call.event(CREDENTIAL_ISSUED, attributes=_facts(decided, issuance))])
+        events.append(conn, [_event(CREDENTIAL_ISSUED, call, decided, issuance)])
         return None
     task = tasks.get(conn, issuance.task_id)
     if task is not None and task.state is TaskState.ACTIVE:
@@ -134,20 +158,47 @@ def complete(conn: Connection, call: Call, decided: Decided, issuance: Issuance)
     return TaskEnded("the task ended while the credential was minted")
 
 
-def deliver(conn: Connection, call: Call, decided: Decided, issuance: Issuance) -> Refusal:
-    """Record a credential that needed no intent; as undelivered when the decision no longer holds."""
-    refusal = recheck(conn, decided, issuance.anchor_id, call.now)
-    if refusal is None:
-        issuances.insert(conn, issuance)
-        events.append(conn, [call.event(CREDENTIAL_ISSUED, attributes=_facts(decided, issuance))])
-        return None
+def deliver(conn: Connection, deliveries: Sequence[Delivery]) -> list[Refusal]:
+    """Record credentials that needed no intent; as undelivered where the decision no longer holds."""
+    refusals = _standing(conn, [(one.decided, one.issuance.anchor_id) for one in deliveries])
+    places = [place for place, refusal in enumerate(refusals) if refusal is None]
+    counted = [place for place in places if deliveries[place].decided.grant.limits != NO_LIMITS]
+    _insert(conn, deliveries, refusals, [place for place in places if place not in counted])
+    for place in counted:
+        # One after the other: each counts for the next.
+        decided, now = deliveries[place].decided, deliveries[place].call.now
+        refusals[place] = limit_reached(conn, decided.grant, decided.task, now, exact=True)
+        if refusals[place] is None:
+            _insert(conn, deliveries, refusals, [place])
+    good = [one for one, refusal in zip(deliveries, refusals, strict=True) if refusal is None]
+    events.append(conn, [_event(CREDENTIAL_ISSUED, one.call, one.decided, one.issuance) for one in good])
+    for one, refusal in zip(deliveries, refusals, strict=True):
+        if refusal is not None:
+            _undelivered(conn, one)
+    return refusals
+
+
+def _insert(conn: Connection, deliveries: Sequence[Delivery], refusals: list[Refusal], places: Sequence[int]) -> None:
+    """Store what is at these places, and note which of it answers a request that was granted before."""
+    if issuances.insert_unless_reused(conn, [deliveries[place].issuance for place in places]):
+        return
+    stored = issuances.stored(conn, [deliveries[place].issuance.id for place in places])
+    for place in places:
+        issuance = deliveries[place].issuance
+        if issuance.id not in stored and issuance.request_id is not None:
+            earlier = issuances.by_request(conn, issuance.agent, issuance.request_id)
+            refusals[place] = PolicyChanged() if earlier is None else reused(earlier)
+
+
+def _undelivered(conn: Connection, delivery: Delivery) -> None:
+    call, issuance = delivery.call, delivery.issuance
     lost = replace(issuance, request_id=None, state=IssuanceState.MINTING)
     if lost.accessor is None:
         lost = replace(lost, state=IssuanceState.FAILED, end_reason=UNDELIVERED, ended_at=lost.expires_at)
     issuances.insert(conn, lost)
     revoke.queue_issuance(conn, lost, UNDELIVERED, call.now)
-    events.append(conn, [call.event(CREDENTIAL_MINT_FAILED, reason=UNDELIVERED, attributes=_facts(decided, lost))])
-    return refusal
+    facts = _facts(delivery.decided, lost)
+    events.append(conn, [call.event(CREDENTIAL_MINT_FAILED, reason=UNDELIVERED, attributes=facts)])
 
 
 def give_up(conn: Connection, call: Call, decided: Decided, intent: Issuance, error: BrokerError) -> None:
@@ -158,6 +209,10 @@ def give_up(conn: Connection, call: Call, decided: Decided, intent: Issuance, er
     events.append(
         conn, [call.event(CREDENTIAL_MINT_FAILED, reason=error.reason, detail=error.detail, attributes=facts)]
     )
+
+
+def _event(kind: str, call: Call, decided: Decided, issuance: Issuance) -> AuditEvent:
+    return call.event(kind, attributes=_facts(decided, issuance))
 
 
 def _facts(decided: Decided, issuance: Issuance) -> dict[str, JsonValue]:

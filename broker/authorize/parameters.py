@@ -97,6 +97,7 @@ class ParameterRules:
     def __init__(self, schema: JsonObject) -> None:
         check_schema(schema)
         self._validator = _Validator({key: value for key, value in schema.items() if key != "$schema"})
+        self._none_will_do = self._validator.is_valid({})
 
     def check(self, parameters: JsonObject) -> None:
         """Check parameters.
@@ -105,6 +106,8 @@ class ParameterRules:
             ParametersInvalid: naming each wrong field and what was expected
                 there, never the value.
         """
+        if not parameters and self._none_will_do:
+            return
         excess = find_excess(parameters)
         if excess is not None:
             raise _invalid((excess,))

@@ -5,5 +5,6 @@ one module per table.
 """
 
 from broker.store.store import Store
+from broker.store.writer import Work, each
 
-__all__ = ["Store"]
+__all__ = ["Store", "Work", "each"]

@@ -1,6 +1,9 @@
 """Makes text storable that comes from outside and must not be lost."""
 
+import json
 import math
+import re
+from contextlib import suppress
 from typing import Final
 
 from broker.model import JsonValue
@@ -9,6 +12,7 @@ from broker.store.columns import INDEXED_BYTES, UNSTORABLE
 MAX_CHARACTERS: Final = 8192
 
 _CUT = "…"
+_ESCAPED = re.compile(r"\\u(0000|d[89a-f])")
 
 
 def clean(text: str) -> str:
@@ -27,14 +31,22 @@ def clean_key(text: str) -> str:
 
 def clean_json(value: JsonValue) -> JsonValue:
     """Return a JSON value without what JSON or a database cannot hold."""
+    with suppress(ValueError):
+        # Characters that take two surrogates are escaped alike, and go the longer way for nothing.
+        if _ESCAPED.search(json.dumps(value, allow_nan=False)) is None:
+            return value
+    return _cleaned(value)
+
+
+def _cleaned(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
         return _escape(value)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {str(clean_json(key)): clean_json(item) for key, item in value.items()}
+        return {str(_cleaned(key)): _cleaned(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [clean_json(item) for item in value]
+        return [_cleaned(item) for item in value]
     return value
 
 

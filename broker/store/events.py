@@ -9,6 +9,7 @@ from broker.model import AuditEvent, Issuance, Outcome, Page
 from broker.store import filters, schema
 from broker.store.cleaning import clean, clean_json, clean_key
 from broker.store.columns import constant
+from broker.store.insertion import Insertion
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
 
@@ -16,6 +17,7 @@ _MOST_OF_TASK = 1000
 
 _table = schema.events
 _rows = Rows(_table, AuditEvent)
+_INSERT = Insertion(_table, _rows.names)
 
 _OF_ISSUANCE = _rows.select(_table.c.issuance_id == bindparam("issuance_id_"))
 _OF_TASK = (
@@ -68,7 +70,7 @@ _LISTING = Listing(
 def append(conn: Connection, events: Sequence[AuditEvent]) -> None:
     """Append events. What a database could not hold of their text is escaped, so that none is lost."""
     if events:
-        conn.execute(_rows.insert, [_storable(event) for event in events])
+        _INSERT(conn, [tuple(_storable(event).values()) for event in events])
 
 
 def _storable(event: AuditEvent) -> dict[str, object]:

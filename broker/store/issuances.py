@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Select, bindparam, func, literal_column, or_,
 from broker.model import LIVE_ISSUANCES, Issuance, IssuanceState, Page, Revocability, Selection
 from broker.store import filters, schema
 from broker.store.columns import constant
+from broker.store.insertion import Insertion
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
 
@@ -25,6 +26,9 @@ _minting = _table.c.state == constant(IssuanceState.MINTING)
 _active = _table.c.state == constant(IssuanceState.ACTIVE)
 _revoking = _table.c.state == constant(IssuanceState.REVOKING)
 
+_INSERT = Insertion(_table, _rows.names)
+_INSERT_UNLESS_REUSED = Insertion(_table, _rows.names, unless_known=("agent", "request_id"))
+_STORED = select(_table.c.id).where(_listed)
 _GET = _rows.select(_by_id)
 _PIN = _GET.with_for_update()
 _BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
@@ -132,7 +136,17 @@ _LISTING = Listing(
 
 def insert(conn: Connection, issuance: Issuance) -> None:
     """Store an issuance."""
-    conn.execute(_rows.insert, _rows.values(issuance))
+    _INSERT(conn, [_rows.row(issuance)])
+
+
+def insert_unless_reused(conn: Connection, issuances: Sequence[Issuance]) -> bool:
+    """Store issuances, except those for a request that was granted before; say whether all were stored."""
+    return _INSERT_UNLESS_REUSED(conn, [_rows.row(issuance) for issuance in issuances]) == len(issuances)
+
+
+def stored(conn: Connection, ids: Sequence[str]) -> set[str]:
+    """Return which of these issuances are stored."""
+    return {str(found) for found in conn.execute(_STORED, {"ids_": list(ids)}).scalars()}
 
 
 def get(conn: Connection, issuance_id: str) -> Issuance | None:

@@ -1,7 +1,8 @@
 """Rows to records and back: a record's fields are columns of its table, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Executable, Insert, Select, Table, insert, select
@@ -27,8 +28,9 @@ class Rows(Generic[R]):
 
     def __init__(self, table: Table, record: type[R]) -> None:
         self._record = record
-        self._names = tuple(field.name for field in fields(record))
-        self.columns: tuple[ColumnElement[Any], ...] = tuple(table.c[name] for name in self._names)
+        self.names = tuple(field.name for field in fields(record))
+        self.columns: tuple[ColumnElement[Any], ...] = tuple(table.c[name] for name in self.names)
+        self._read: Callable[[R], tuple[object, ...]] = attrgetter(*self.names)
         self.insert: Insert = insert(table)
 
     def select(self, *where: ColumnElement[bool]) -> Select[Any]:
@@ -37,7 +39,11 @@ class Rows(Generic[R]):
 
     def values(self, record: R) -> dict[str, object]:
         """Return a record's values by column."""
-        return {name: getattr(record, name) for name in self._names}
+        return dict(zip(self.names, self._read(record), strict=True))
+
+    def row(self, record: R) -> tuple[object, ...]:
+        """Return a record's values in the order of the columns."""
+        return self._read(record)
 
     def one(self, conn: Connection, statement: Executable, values: Mapping[str, object]) -> R | None:
         """Return the first record of a statement."""

@@ -15,8 +15,9 @@ from broker.secret import Secret
 from broker.store import migrate
 from broker.store.engine import READERS, open_engines, parse_url
 from broker.store.failures import is_disconnect, translate
-from broker.store.writer import RETRY_AFTER, Writer
+from broker.store.writer import RETRY_AFTER, Work, Writer, each
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 MAX_READING: Final = 2048
@@ -107,9 +108,20 @@ class Store:
             DeadlineExceeded: when the request's time is over; the work may have
                 begun before, and be committed all the same.
         """
+        return await self.write_each(each, work)
+
+    async def write_each(self, work: Work[A, T], item: A) -> T:
+        """Do as `write` with one item of a work that is called once for all of its items that share a transaction.
+
+        The work returns a result for each item, in their order. When it raises,
+        it is called again for each item alone.
+
+        Raises:
+            StoreUnavailable, Overloaded, DeadlineExceeded: as `write`.
+        """
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
-        return await self._answer(self._writer.submit(work, deadline.ends_at()))
+        return await self._answer(self._writer.submit(work, item, deadline.ends_at()))
 
     async def check(self) -> None:
         """Check that the database can be reached and is at the newest migration.

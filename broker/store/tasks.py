@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import BigInteger, Connection, and_, bindparam, case, exists, or_, select, type_coerce, update
 
@@ -33,9 +34,9 @@ _ACTIVE_AFTER = (
     _rows.select(_active, _table.c.id > bindparam("after_")).order_by(_table.c.id).limit(bindparam("limit_"))
 )
 _ACTIVE_OF_AGENT_AFTER = _ACTIVE_AFTER.where(_table.c.agent == bindparam("agent_"))
-_PIN_BOTH = (
-    select(*_rows.columns, schema.anchors.c.state)
-    .where(_by_id, schema.anchors.c.id == bindparam("anchor_id_"), schema.anchors.c.task_id == _table.c.id)
+_PIN_ANCHORED = (
+    select(schema.anchors.c.id, schema.anchors.c.state, _table.c.id, _table.c.state)
+    .where(schema.anchors.c.id.in_(bindparam("anchor_ids_", expanding=True)), schema.anchors.c.task_id == _table.c.id)
     .with_for_update(read=True)
 )
 
@@ -120,10 +121,18 @@ def pin(conn: Connection, task_id: str) -> Task | None:
     return _rows.one(conn, _PIN, {"id_": task_id})
 
 
-def pin_with_anchor(conn: Connection, task_id: str, anchor_id: str) -> tuple[Task, AnchorState] | None:
-    """Return a task and the state of an anchor; neither can change before this transaction ends."""
-    row = conn.execute(_PIN_BOTH, {"id_": task_id, "anchor_id_": anchor_id}).first()
-    return None if row is None else (Task(*row[:-1]), row[-1])
+class Pinned(NamedTuple):
+    """The states of an anchor and of its task."""
+
+    anchor: AnchorState
+    task_id: str
+    task: TaskState
+
+
+def pin_anchored(conn: Connection, anchor_ids: Sequence[str]) -> dict[str, Pinned]:
+    """Return the states of anchors and of their tasks, by anchor; none can change before this transaction ends."""
+    rows = conn.execute(_PIN_ANCHORED, {"anchor_ids_": list(anchor_ids)})
+    return {anchor_id: Pinned(anchor, task_id, task) for anchor_id, anchor, task_id, task in rows}
 
 
 def by_request(conn: Connection, agent: str, request_id: str) -> Task | None:

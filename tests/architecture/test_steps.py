@@ -10,7 +10,7 @@ from tests.architecture.sources import Function, Source, server
 
 # Where the steps of each workflow are taken.
 HOMES = {
-    "issue": ("broker/issue.py",),
+    "issue": ("broker/deciding.py", "broker/issue.py"),
     "anchor": ("broker/anchors.py",),
     "undo": ("broker/undo.py",),
     "renew": ("broker/holding.py",),

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from broker.audit import Call
 from broker.authorize import Explanation, Step
+from broker.deciding import IssueRequest
 from broker.document import ScopeDocument, parse_document
 from broker.errors import (
     EtagMismatch,
@@ -20,7 +21,7 @@ from broker.errors import (
     TaskNotFound,
 )
 from broker.ids import new_id
-from broker.issue import Issued, IssueRequest
+from broker.issue import Issued
 from broker.locks import CreatedLock
 from broker.mint import MAPPINGS
 from broker.model import (

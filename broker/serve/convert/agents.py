@@ -8,7 +8,7 @@ from typing import Final
 from credbroker.v1 import credential_service_pb2, task_pb2, task_service_pb2
 
 from broker import config
-from broker.issue import IssueRequest
+from broker.deciding import IssueRequest
 from broker.model import TaskSpec
 from broker.serve.convert.checks import MAX_PURPOSE, SECOND, Checks
 from broker.serve.convert.structs import read_struct

@@ -40,12 +40,21 @@ async def test_holding_a_decision_still(store: Store, task: Task) -> None:
 async def test_everything_of_one_issuance(store: Store, task: Task, anchor: AnchorRecord) -> None:
     def record(conn: Connection) -> None:
         policy.pin_revision(conn)
-        tasks.pin_with_anchor(conn, task.id, anchor.id)
-        issuances.by_request(conn, AGENT, new_id())
-        issuances.insert(conn, an_issuance(anchor))
+        tasks.pin_anchored(conn, [anchor.id])
+        issuances.insert_unless_reused(conn, [an_issuance(anchor, request_id=new_id())])
         events.append(conn, [an_event(), an_event()])
 
-    assert await cost(store, record) == (5, 1)
+    assert await cost(store, record) == (4, 1)
+
+
+async def test_many_issuances_share_their_statements(store: Store, anchor: AnchorRecord) -> None:
+    def record(conn: Connection) -> None:
+        policy.pin_revision(conn)
+        tasks.pin_anchored(conn, [anchor.id])
+        issuances.insert_unless_reused(conn, [an_issuance(anchor, request_id=new_id()) for _ in range(16)])
+        events.append(conn, [an_event() for _ in range(16)])
+
+    assert await cost(store, record) == (4, 1)
 
 
 async def test_a_task_from_start_to_confirmed_end(store: Store, task: Task, issue: Issue) -> None:
@@ -97,7 +106,7 @@ async def test_lists_cost_one_statement_however_long(store: Store, task: Task, i
 
 
 async def test_events_of_one_transaction_are_sent_together(store: Store) -> None:
-    assert await cost(store, lambda conn: events.append(conn, [an_event() for _ in range(50)])) == (1, 1)
+    assert await cost(store, lambda conn: events.append(conn, [an_event() for _ in range(64)])) == (1, 1)
 
 
 async def test_consuming_a_proof(store: Store) -> None:
