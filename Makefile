@@ -27,8 +27,9 @@ test: $(READY) ## Run all tests, and require full coverage where decisions are m
 faults: $(READY) ## Kill, cut off, overload and outlive: the tests that take minutes
 	@$(BIN)/pytest -m long --numprocesses 3 --dist worksteal --timeout 900
 
-bench: $(READY) ## Measure the promises on real servers: about ten minutes on a machine left alone
-	@$(BIN)/python -m tests.bench
+# A goal that is missed (1) is shown in the table; a part that failed or a wrong reply fails the target.
+bench: $(READY) ## Measure issuing against logins to Vault on real servers: minutes on a machine left alone
+	@$(BIN)/python -m tests.bench || [ $$? -eq 1 ]
 
 check: $(READY) ## Check format, lint, types, import contracts, protos, stubs and pins
 	@$(BIN)/python tools/check.py

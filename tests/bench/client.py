@@ -15,14 +15,11 @@ from credbroker.v1 import credential_service_pb2, credential_service_pb2_grpc, t
 from credbroker.v1.task_service_pb2_grpc import TaskServiceStub
 
 from broker.dev.vault import SECRET_PATH
+from tests.bench.wire import WrongReply
 from tests.bench.worker import Access
 
 CALL_SECONDS = 30
 _POLL_SECONDS = 0.002
-
-
-class WrongReply(Exception):
-    """A server answered something else than it must."""
 
 
 class Agent:
@@ -127,6 +124,10 @@ class Servers:
     async def until_token_refused(self, token: str) -> None:
         """Ask again and again, and return when the token is refused."""
         await _until_not(lambda: self.honours_token(token))
+
+    async def until_login_refused(self, user: str, password: str) -> None:
+        """Ask again and again, and return when the user is not let in."""
+        await _until_not(lambda: self.honours_login(user, password))
 
 
 async def _until_not(holds: Callable[[], Awaitable[bool]]) -> None:

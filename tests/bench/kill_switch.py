@@ -18,9 +18,10 @@ from sqlalchemy import Engine, func, select
 
 from broker.dev.people import TRUST_DOMAIN
 from broker.store import schema
-from tests.bench.client import CALL_SECONDS, Agent, Servers, WrongReply, tls
+from tests.bench.client import CALL_SECONDS, Agent, Servers, tls
 from tests.bench.figures import Figure
 from tests.bench.stack import Bench
+from tests.bench.wire import WrongReply
 from tests.bench.worker import Access, Link, worker
 
 GOAL_SECONDS = 1.0

@@ -1,25 +1,41 @@
 """The scenarios by name: each is one module with a docstring that says what it measures and one function."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
-from tests.bench import connections, expiry_wave, kill_switch, task_end
+from tests.bench import connections, expiry_wave, issuing, kill_switch, task_end
 from tests.bench.figures import Figure
 from tests.bench.stack import Bench
 
-Scenario = Callable[[Bench], Awaitable[list[Figure]]]
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Something to measure.
+
+    Attributes:
+        run: Measures it.
+        usual: Whether `make bench` runs it; the others take minutes each.
+        workers: With how many workers; one run for each number.
+    """
+
+    run: Callable[[Bench], Awaitable[list[Figure]]]
+    usual: bool = False
+    workers: tuple[int, ...] = (1,)
+
+    @property
+    def summary(self) -> str:
+        """The first line of what its module says about itself."""
+        module = __import__(self.run.__module__, fromlist=["__doc__"])
+        return (module.__doc__ or "").strip().splitlines()[0]
+
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
-        "task-end": task_end.run,
-        "kill-switch": kill_switch.run,
-        "expiry-wave": expiry_wave.run,
-        "connections": connections.run,
+        "issuing": Scenario(issuing.run, usual=True, workers=(1, 2)),
+        "task-end": Scenario(task_end.run),
+        "kill-switch": Scenario(kill_switch.run),
+        "expiry-wave": Scenario(expiry_wave.run),
+        "connections": Scenario(connections.run),
     }
 )
-
-
-def summary(scenario: Scenario) -> str:
-    """Return the first line of what a scenario's module says about itself."""
-    module = __import__(scenario.__module__, fromlist=["__doc__"])
-    return (module.__doc__ or "").strip().splitlines()[0]

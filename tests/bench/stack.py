@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from broker.dev.vault import DATABASE_ROLE, VaultIdentities
 from broker.secret import Secret, SecretText
 from broker.store.engine import Engines, open_engines, parse_url
 from tests.bench import processes
+from tests.bench.figures import Span
 from tests.bench.worker import Access
 
 DatabaseKind = Literal["sqlite", "postgres"]
@@ -58,6 +59,7 @@ class Bench:
         database: Which kind of database it has.
         url: That database, for preparing and reading records.
         workers: How many processes serve.
+        spans: Gets what each span of load did.
     """
 
     quick: bool
@@ -69,6 +71,7 @@ class Bench:
     database: DatabaseKind
     url: SecretText
     workers: int
+    spans: list[Span] = field(default_factory=list)
 
     @property
     def address(self) -> str:

@@ -8,9 +8,10 @@ shown to OpenBao, database users log in to PostgreSQL.
 import asyncio
 import time
 
-from tests.bench.client import Agent, Servers, WrongReply
+from tests.bench.client import Agent, Servers
 from tests.bench.figures import Figure, percentile
 from tests.bench.stack import CREDENTIALS, Bench
+from tests.bench.wire import WrongReply
 from tests.bench.worker import Access, Link, worker
 
 GOAL_SECONDS = 1.0

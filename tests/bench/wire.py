@@ -10,15 +10,17 @@ return its content; what else a peer may do ends the measurement.
 import asyncio
 import ssl
 import struct
-from collections.abc import Sequence
-from typing import Final, Generic, TypeVar, cast
+from collections.abc import Mapping
+from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
+
+from tests.bench.hpack import fields_of, literal
 
 C = TypeVar("C", bound="_Connection")
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 _HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE = 1, 4
 _WINDOW: Final = 1 << 30
 _DEFAULT_WINDOW: Final = 65_535
@@ -64,41 +66,26 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload) << 8 | kind) + struct.pack(">BI", flags, stream) + payload
 
 
-def _literal(name: bytes, value: bytes) -> bytes:
-    """Return a header field that no table keeps (RFC 7541, section 6.2.2)."""
-    return b"\x00" + _string(name) + _string(value)
-
-
-def _string(text: bytes) -> bytes:
-    if len(text) < 127:
-        return bytes((len(text),)) + text
-    rest, length = len(text) - 127, bytearray((127,))
-    while rest >= 128:
-        length.append(rest % 128 + 128)
-        rest //= 128
-    length.append(rest)
-    return bytes(length) + text
-
-
 class GrpcConnection(_Connection):
     """HTTP/2 with unary gRPC calls, one after the other."""
 
     def __init__(self, authority: str, token: str) -> None:
         super().__init__()
         self._fields = (
-            _literal(b":method", b"POST")
-            + _literal(b":scheme", b"https")
-            + _literal(b":authority", authority.encode())
-            + _literal(b"te", b"trailers")
-            + _literal(b"content-type", b"application/grpc")
-            + _literal(b"grpc-timeout", b"30S")
-            + _literal(b"authorization", b"Bearer " + token.encode())
+            literal(b":method", b"POST")
+            + literal(b":scheme", b"https")
+            + literal(b":authority", authority.encode())
+            + literal(b"te", b"trailers")
+            + literal(b"content-type", b"application/grpc")
+            + literal(b"grpc-timeout", b"30S")
+            + literal(b"authorization", b"Bearer " + token.encode())
         )
         self._heads: dict[str, bytes] = {}
         self._stream = -1
         self._room = _DEFAULT_WINDOW
+        self._opened = False
         self._data = b""
-        self._fields_seen: dict[bytes, str | None] = {}
+        self._blocks_seen: dict[bytes, Mapping[bytes, bytes]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -115,9 +102,9 @@ class GrpcConnection(_Connection):
         """
         head = self._heads.get(method)
         if head is None:
-            head = self._heads[method] = self._fields + _literal(b":path", b"/" + method.encode())
+            head = self._heads[method] = self._fields + literal(b":path", b"/" + method.encode())
         self._stream += 2
-        self._data = b""
+        self._opened, self._data = False, b""
         body = struct.pack(">BI", 0, len(message)) + message
         self._room -= len(body)
         if self._room < 0:
@@ -143,37 +130,53 @@ class GrpcConnection(_Connection):
         self._buffer = buffer[at:]
 
     def _received(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if kind == _DATA and stream == self._stream:
-            self._data += payload
-        elif kind == _HEADERS and stream == self._stream:
-            status = self._status(payload)
-            if flags & _END_STREAM and flags & _END_HEADERS and status == "0":
-                self.succeed(self._data)
-            elif flags & _END_STREAM:
-                self.fail(f"gRPC status {status}: {payload!r}")
+        if kind == _DATA:
+            self._on_data(flags, stream, payload)
+        elif kind == _HEADERS:
+            self._on_headers(flags, stream, payload)
         elif kind == _PING and not flags & _ACK:
             self.transport.write(_frame(_PING, _ACK, 0, payload))
         elif kind == _SETTINGS and not flags & _ACK:
             self.transport.write(_frame(_SETTINGS, _ACK, 0))
         elif kind == _WINDOW_UPDATE and stream == 0:
             self._room += int.from_bytes(payload)
-        elif kind in (_GOAWAY, _RST_STREAM):
-            self.fail(f"the server ends it: {payload!r}")
+        elif kind in (_GOAWAY, _RST_STREAM, _CONTINUATION):
+            self.fail(f"a frame of kind {kind}: {payload!r}")
 
-    def _status(self, block: bytes) -> str | None:
-        """Return ``grpc-status`` out of a block of fields; None where there is none."""
-        if block not in self._fields_seen:
-            self._fields_seen[block] = _grpc_status(block)
-        return self._fields_seen[block]
+    def _on_data(self, flags: int, stream: int, payload: bytes) -> None:
+        if not self._awaits(stream) or not self._opened:
+            self.fail("data that nobody asked for")
+        elif flags & (_END_STREAM | _PADDED):
+            self.fail("data without trailers after it, or with padding")
+        else:
+            self._data += payload
+
+    def _on_headers(self, flags: int, stream: int, block: bytes) -> None:
+        if not self._awaits(stream) or not flags & _END_HEADERS or flags & (_PADDED | _PRIORITY):
+            self.fail("header fields that nobody asked for, or in a form that is not understood")
+            return
+        fields = self._blocks_seen.get(block)
+        if fields is None:
+            fields = self._blocks_seen[block] = _parsed(block)
+        if flags & _END_STREAM:
+            if self._opened and fields.get(b"grpc-status") == b"0":
+                self.succeed(self._data)
+            else:
+                self.fail(f"no call that went well: {dict(fields)}")
+        elif self._opened or fields.get(b":status") != b"200" or fields.get(b"content-type") != b"application/grpc":
+            self.fail(f"no reply of gRPC: {dict(fields)}")
+        else:
+            self._opened = True
+
+    def _awaits(self, stream: int) -> bool:
+        return stream == self._stream and self._answer is not None and not self._answer.done()
 
 
-def _grpc_status(block: bytes) -> str | None:
-    name = b"\x0bgrpc-status"
-    at = block.find(name)
-    if at < 0:
-        return None
-    length, start = block[at + len(name)], at + len(name) + 1
-    return block[start : start + length].decode()
+def _parsed(block: bytes) -> Mapping[bytes, bytes]:
+    try:
+        return fields_of(block)
+    except (IndexError, ValueError):
+        return {}
 
 
 class HttpConnection(_Connection):
@@ -185,11 +188,18 @@ class HttpConnection(_Connection):
 
     async def post(self, path: str, body: bytes, token: str = "") -> tuple[int, bytes]:
         """Return status and content of the reply to a POST."""
+        head = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+        return await self._request(b"POST", path, token, head, body)
+
+    async def get(self, path: str, token: str) -> tuple[int, bytes]:
+        """Return status and content of the reply to a GET."""
+        return await self._request(b"GET", path, token, b"", b"")
+
+    async def _request(self, method: bytes, path: str, token: str, head: bytes, body: bytes) -> tuple[int, bytes]:
         named = b"X-Vault-Token: %s\r\n" % token.encode() if token else b""
         answer = self.expect()
         self.transport.write(
-            b"POST %s HTTP/1.1\r\nHost: %s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-            % (path.encode(), self._host, named, len(body), body)
+            b"%s %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n%s" % (method, path.encode(), self._host, named, head, body)
         )
         reply = await answer
         head, _, content = reply.partition(b"\r\n\r\n")
@@ -199,6 +209,9 @@ class HttpConnection(_Connection):
         self._buffer += data
         head, found, content = self._buffer.partition(b"\r\n\r\n")
         if not found:
+            return
+        if not head.startswith(b"HTTP/1.1 ") or self._answer is None or self._answer.done():
+            self.fail("not a reply to a request")
             return
         length = 0
         if head[9:12] != b"204":
@@ -212,17 +225,6 @@ class HttpConnection(_Connection):
             self.succeed(reply)
         elif len(content) > length:
             self.fail("more than was announced")
-
-
-class Pool(Generic[C]):
-    """As many connections as there are callers."""
-
-    def __init__(self, connections: Sequence[C]) -> None:
-        self.connections = connections
-
-    def close(self) -> None:
-        for connection in self.connections:
-            connection.transport.close()
 
 
 async def grpc_connection(address: str, context: ssl.SSLContext, token: str) -> GrpcConnection:

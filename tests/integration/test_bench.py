@@ -18,7 +18,19 @@ def test_every_scenario_runs(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
 
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench", "--quick", "--database", "postgres", "--json", str(report)],
+        [
+            sys.executable,
+            "-m",
+            "tests.bench",
+            "--quick",
+            "--all",
+            "--database",
+            "postgres",
+            "--workers",
+            "1",
+            "--json",
+            str(report),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
