@@ -303,6 +303,9 @@ async def callers(link: Link, access: Access, tokens: list[str], scope: str, rol
         vaults = [await http_connection(access.vault, context) for _ in tokens]
         for connection in (*brokers, *vaults):
             connected.callback(connection.transport.close)
+        for vault in vaults:
+            # Vault closes a connection on which nothing comes for ten seconds, unless something came before.
+            _content(await vault.get("/v1/sys/health", ""))
         servers = await connected.enter_async_context(Servers(access))
         link.say("connected")
         asking: list[Caller] = []

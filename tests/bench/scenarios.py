@@ -4,7 +4,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from tests.bench import connections, expiry_wave, issuing, kill_switch, task_end
+from tests.bench import (
+    connections,
+    expiry_wave,
+    footprint,
+    growth,
+    issuing,
+    kill_switch,
+    leased,
+    lists,
+    renewals,
+    startup,
+    task_end,
+    tasks,
+)
 from tests.bench.figures import Figure
 from tests.bench.stack import Bench
 
@@ -33,6 +46,13 @@ class Scenario:
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
         "issuing": Scenario(issuing.run, usual=True, workers=(1, 2)),
+        "leased": Scenario(leased.run, usual=True),
+        "renewals": Scenario(renewals.run, usual=True),
+        "tasks": Scenario(tasks.run, usual=True),
+        "startup": Scenario(startup.run, usual=True),
+        "footprint": Scenario(footprint.run, usual=True),
+        "growth": Scenario(growth.run),
+        "lists": Scenario(lists.run),
         "task-end": Scenario(task_end.run),
         "kill-switch": Scenario(kill_switch.run),
         "expiry-wave": Scenario(expiry_wave.run),

@@ -26,6 +26,7 @@ from broker.secret import Secret, SecretText
 from broker.store.engine import Engines, open_engines, parse_url
 from tests.bench import processes
 from tests.bench.figures import Span
+from tests.bench.volume_fill import History, fill
 from tests.bench.worker import Access
 
 DatabaseKind = Literal["sqlite", "postgres"]
@@ -46,6 +47,11 @@ CREDENTIALS = {
     "service": f"{{kind: vault_token, token: service, rules: {_RULES}}}",
     "leased": f"{{kind: leased, path: database/creds/{DATABASE_ROLE}}}",
 }
+
+
+def scope_text(name: str, credential: str) -> str:
+    """Return the document of a scope that gives one of `CREDENTIALS` to every agent."""
+    return _SCOPE.format(name=name, domain=TRUST_DOMAIN, credential=CREDENTIALS[credential])
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +148,23 @@ class Parts:
     identities: VaultIdentities
 
     @contextmanager
-    def broker(self, database: DatabaseKind, *, quick: bool, compare: bool, workers: int = 1) -> Iterator[Bench]:
-        """Run a broker on an empty database, with one scope of each kind of credential.
+    def broker(
+        self,
+        database: DatabaseKind,
+        *,
+        quick: bool,
+        compare: bool,
+        workers: int = 1,
+        history: History | None = None,
+    ) -> Iterator[Bench]:
+        """Run a broker on a database of its own, with one scope of each kind of credential.
 
         Args:
             database: Which kind.
             quick: Whether numbers are small.
             compare: Whether to measure also what one would use without a broker.
             workers: How many processes serve.
+            history: What the database holds from before; nothing by default.
 
         Raises:
             Unavailable: when it does not come up.
@@ -163,6 +178,9 @@ class Parts:
         url = self._database(database, name, folder)
         document = yaml.safe_load(config.read_text()) | {"database": {"url": url.reveal()}}
         write_private(config, yaml.safe_dump(document))
+        if history is not None:
+            server.run_command("db", "upgrade", "--config", str(config))
+            fill(url, history)
         with server.serve(config, ports.bearer, self.folder / "ca.pem", workers=workers) as process:
             bench = Bench(quick, compare, self, folder, ports, process, database, url, workers)
             self._apply_scopes(bench)
@@ -178,9 +196,8 @@ class Parts:
         scopes, token = bench.folder / "scopes", bench.folder / "admin.jwt"
         scopes.mkdir()
         write_private(token, bench.admin_token())
-        for name, credential in CREDENTIALS.items():
-            text = _SCOPE.format(name=name, domain=TRUST_DOMAIN, credential=credential)
-            (scopes / f"{name}.yaml").write_text(text)
+        for name in CREDENTIALS:
+            (scopes / f"{name}.yaml").write_text(scope_text(name, name))
         variables = {
             "CREDBROKER_ADDRESS": bench.address,
             "CREDBROKER_CA_FILE": str(bench.ca_file),
