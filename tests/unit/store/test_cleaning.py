@@ -46,3 +46,4 @@ def test_cleaned_json_is_json(value: object) -> None:
     text = json.dumps(cleaned, allow_nan=False)
     assert "\\u0000" not in text.replace("\\\\u0000", "")
     assert json.loads(text) == cleaned
+    json.dumps(cleaned, ensure_ascii=False).encode()  # no lone surrogate is left
