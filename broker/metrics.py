@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from types import MappingProxyType, TracebackType
 from typing import Final, Literal
 
@@ -195,10 +196,16 @@ def observe_request(call: Call, _metadata: Metadata) -> Callable[[Ended], None]:
     """Measure a request; an observer of `broker.serve`."""
 
     def end(ended: Ended) -> None:
-        _REQUESTS.labels(call.method, ended.code, ended.reason).inc()
-        _REQUEST_TIME.labels(call.method).observe(ended.seconds)
+        count, times = _of_requests(call.method, ended.code, ended.reason)
+        count.inc()
+        times.observe(ended.seconds)
 
     return end
+
+
+@cache
+def _of_requests(method: str, code: str, reason: str) -> tuple[Counter, Histogram]:
+    return _REQUESTS.labels(method, code, reason), _REQUEST_TIME.labels(method)
 
 
 def step_observer(clock: Clock) -> Callable[[Step], AbstractContextManager[object]]:

@@ -6,7 +6,7 @@ a test names to end the process just before or just after it.
 """
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from enum import StrEnum
 from typing import TypeVar
 
@@ -73,6 +73,7 @@ class Step(StrEnum):
 Observer = Callable[[Step], AbstractContextManager[object]]
 
 _observers: tuple[Observer, ...] = ()
+_around: Observer | None = None
 
 
 def observe(observer: Observer) -> Callable[[], None]:
@@ -84,30 +85,31 @@ def observe(observer: Observer) -> Callable[[], None]:
     Returns:
         What ends the observation.
     """
-    global _observers
-    _observers = (*_observers, observer)
-
-    def end() -> None:
-        global _observers
-        _observers = tuple(one for one in _observers if one is not observer)
-
-    return end
+    _set((*_observers, observer))
+    return lambda: _set(tuple(one for one in _observers if one is not observer))
 
 
 async def step(name: Step, work: Awaitable[T]) -> T:
     """Wait for one step of a workflow and return its result. Raises what it raises."""
-    if not _observers:
+    if _around is None:
         return await work
-    with _observed(name):
+    with _around(name):
         return await work
 
 
-def _observed(name: Step) -> AbstractContextManager[object]:
-    match _observers:
+def _set(observers: tuple[Observer, ...]) -> None:
+    global _observers, _around
+    _observers = observers
+    match observers:
         case ():
-            return nullcontext()
+            _around = None
         case (only,):
-            return only(name)
+            _around = only
+        case _:
+            _around = _all
+
+
+def _all(name: Step) -> AbstractContextManager[object]:
     stack = ExitStack()
     for observer in _observers:
         stack.enter_context(observer(name))

@@ -50,7 +50,7 @@ def issue_request(message: credential_service_pb2.IssueCredentialRequest, bounds
         request_id=checks.optional_identifier(message.request_id, "request_id"),
         task=_task(checks, message, bounds),
         scope=checks.scope_name(message.scope, "scope"),
-        parameters=read_struct(checks, message.parameters, "parameters"),
+        parameters=read_struct(checks, message.parameters, "parameters") if message.HasField("parameters") else {},
         ttl=checks.duration(message.ttl, "ttl") if message.HasField("ttl") else None,
     )
     checks.done()
