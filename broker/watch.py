@@ -30,7 +30,7 @@ from broker.errors import (
     TaskNotFound,
     TtlExceeded,
 )
-from broker.ids import first_id, new_id
+from broker.ids import new_id
 from broker.locks import Locks, facts, store_lock
 from broker.model import Lock, LockKind, Role
 from broker.store import Store, events, issuances, locks
@@ -155,8 +155,10 @@ class Watch(Duty):
 
     def _passed(self, conn: Connection, agent: str, now: datetime) -> Passed | None:
         """Return the threshold that an agent has passed while no lock holds it."""
-        passed = self._counted(conn, agent, "refusals", self._settings.refusals, _refused)
-        passed = passed or self._counted(conn, agent, "issuances", self._settings.issuances, issuances.count_issued)
+        passed = self._counted(conn, agent, "refusals", self._settings.refusals, _refused, now)
+        passed = passed or self._counted(
+            conn, agent, "issuances", self._settings.issuances, issuances.count_issued, now
+        )
         if passed is None or hold(locks.in_force(conn, now), agent=agent, task_id=None, scope=None, now=now):
             return None
         return passed
@@ -167,19 +169,20 @@ class Watch(Duty):
         agent: str,
         what: str,
         threshold: config.Threshold | None,
-        count: Callable[[Connection, str, str, int], int],
+        count: Callable[[Connection, str, datetime, int], int],
+        now: datetime,
     ) -> Passed | None:
         if threshold is None:
             return None
-        since = first_id(threshold.within)
+        since = now - threshold.within
         if count(conn, agent, since, threshold.count) < threshold.count:
             return None
         # What led to a lock leads to no second one, once that has ended.
         last = locks.latest_of_agent(conn, agent, BROKER, since)
-        if last is not None and count(conn, agent, last.id, threshold.count) < threshold.count:
+        if last is not None and count(conn, agent, last.created_at, threshold.count) < threshold.count:
             return None
         return Passed(what, threshold.count, threshold.within)
 
 
-def _refused(conn: Connection, agent: str, since: str, most: int) -> int:
+def _refused(conn: Connection, agent: str, since: datetime, most: int) -> int:
     return events.count_refused(conn, agent, since, WRONG, most)

@@ -1,6 +1,7 @@
 """Audit events: appended, never changed."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, func, literal_column, select, text, union_all
@@ -26,7 +27,7 @@ _OF_TASK = (
         _table.c.issuance_id.is_(None),
         # Refused requests are not part of a credential's life, and an agent
         # can make any number of them.
-        _table.c.outcome != Outcome.DENIED,
+        _table.c.outcome != constant(Outcome.DENIED),
     )
     .order_by(_table.c.id)
     .limit(_MOST_OF_TASK)
@@ -40,7 +41,7 @@ _REFUSED: Select[Any] = (
         _table.c.outcome == constant(Outcome.DENIED),
         text("reason <> 'LOCKED'"),
         _table.c.agent == bindparam("agent_"),
-        _table.c.id >= bindparam("since_"),
+        _table.c.time > bindparam("since_"),
         _table.c.actor == bindparam("agent_"),
         _table.c.reason.in_(bindparam("reasons_", expanding=True)),
     )
@@ -51,7 +52,9 @@ _COUNT_REFUSED = select(func.count()).select_from(_REFUSED.subquery())
 _LISTING = Listing(
     "events",
     _rows,
+    _table.c.time,
     _table.c.id,
+    sought=(_table.c.issuance_id, _table.c.task_id, _table.c.agent, _table.c.type),
     fields={
         "type": filters.text(_table.c.type),
         "outcome": filters.choice(_table.c.outcome, Outcome),
@@ -88,13 +91,13 @@ def of_issuance(conn: Connection, issuance: Issuance) -> list[AuditEvent]:
     return _rows.all(conn, _LIFE, {"issuance_id_": issuance.id, "task_id_": issuance.task_id})
 
 
-def count_refused(conn: Connection, agent: str, since: str, reasons: Collection[str], most: int) -> int:
+def count_refused(conn: Connection, agent: str, since: datetime, reasons: Collection[str], most: int) -> int:
     """Count the requests of an agent that were refused for some reasons.
 
     Args:
         conn: The transaction.
         agent: Who asked.
-        since: The least identifier of an event that counts.
+        since: After which moment an event counts.
         reasons: Which refusals; never ``LOCKED``.
         most: Where counting stops.
     """

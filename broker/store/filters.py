@@ -62,6 +62,20 @@ class Field:
         return _EQUALITY + _ORDER if self.ordered else _EQUALITY
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Restriction:
+    """One comparison that a filter asks for."""
+
+    column: Column[Any]
+    operator: str
+    value: Any
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """The comparison in SQL."""
+        return _compare(self.column, self.operator, self.value)
+
+
 def text(column: Column[str]) -> Field:
     """Return a field of text, compared exactly."""
     return Field(column, _read_text)
@@ -94,8 +108,8 @@ def choice(column: Column[Any], members: type[StrEnum]) -> Field:
     return Field(column, read)
 
 
-def parse(filter_text: str, fields: Mapping[str, Field]) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that a filter states.
+def parse(filter_text: str, fields: Mapping[str, Field]) -> tuple[Restriction, ...]:
+    """Return the comparisons that a filter states.
 
     Args:
         filter_text: The filter; empty for none.
@@ -106,10 +120,10 @@ def parse(filter_text: str, fields: Mapping[str, Field]) -> tuple[ColumnElement[
     """
     if len(filter_text) > MAX_CHARACTERS:
         _refuse(f"must be at most {MAX_CHARACTERS} characters")
-    conditions = tuple(_Reader(filter_text, fields).conditions())
-    if len(conditions) > MAX_RESTRICTIONS:
+    restrictions = tuple(_Reader(filter_text, fields).restrictions())
+    if len(restrictions) > MAX_RESTRICTIONS:
         _refuse(f"must have at most {MAX_RESTRICTIONS} comparisons")
-    return conditions
+    return restrictions
 
 
 class _Reader:
@@ -120,7 +134,7 @@ class _Reader:
         self._fields = fields
         self._at = 0
 
-    def conditions(self) -> Iterator[ColumnElement[bool]]:
+    def restrictions(self) -> Iterator[Restriction]:
         self._take(_SPACE)
         if self._at == len(self._text):
             return
@@ -131,11 +145,11 @@ class _Reader:
             self._take(_SPACE)
             yield self._restriction()
 
-    def _restriction(self) -> ColumnElement[bool]:
+    def _restriction(self) -> Restriction:
         field = self._field()
         operator = self._operator(field)
         value = self._value(field)
-        return _compare(field.column, operator, value)
+        return Restriction(field.column, operator, value)
 
     def _field(self) -> Field:
         if not self._fields:

@@ -107,7 +107,7 @@ _ISSUED: Select[Any] = (
     select(literal_column("1"))
     .where(
         _table.c.agent == bindparam("agent_"),
-        _table.c.id >= bindparam("since_"),
+        _table.c.created_at > bindparam("since_"),
         _table.c.state != IssuanceState.FAILED,
     )
     .limit(bindparam("most_"))
@@ -118,7 +118,9 @@ _LOCK_LIMITS = text(f"SELECT pg_advisory_xact_lock({_LIMITS_LOCK})")
 _LISTING = Listing(
     "issuances",
     _rows,
+    _table.c.created_at,
     _table.c.id,
+    sought=(_table.c.fingerprint, _table.c.task_id, _table.c.agent, _table.c.scope, _table.c.state),
     fields={
         "agent": filters.text(_table.c.agent),
         "task_id": filters.identifier(_table.c.task_id),
@@ -318,13 +320,13 @@ def count_since(conn: Connection, *, agent: str, scope: str, since: datetime) ->
     return int(conn.execute(_COUNT_SINCE, {"agent_": agent, "scope_": scope, "since_": since}).scalar_one())
 
 
-def count_issued(conn: Connection, agent: str, since: str, most: int) -> int:
+def count_issued(conn: Connection, agent: str, since: datetime, most: int) -> int:
     """Count what an agent was issued under any scope; failed attempts do not count.
 
     Args:
         conn: The transaction.
         agent: Whose.
-        since: The least identifier of an issuance that counts.
+        since: After which moment an issuance counts.
         most: Where counting stops.
     """
     return int(conn.execute(_COUNT_ISSUED, {"agent_": agent, "since_": since, "most_": most}).scalar_one())

@@ -26,7 +26,7 @@ _LIFT = (
 )
 _LATEST_BY = (
     _rows.select(
-        _table.c.id >= bindparam("since_"),
+        _table.c.created_at > bindparam("since_"),
         _table.c.kind == LockKind.AGENT,
         _table.c.target == bindparam("agent_"),
         _table.c.creator == bindparam("creator_"),
@@ -47,8 +47,8 @@ def in_force(conn: Connection, now: datetime) -> list[Lock]:
     return _rows.all(conn, _IN_FORCE, {"now_": now})
 
 
-def latest_of_agent(conn: Connection, agent: str, creator: str, since: str) -> Lock | None:
-    """Return the newest lock on exactly this agent by this creator, ended or not, unless its identifier is older."""
+def latest_of_agent(conn: Connection, agent: str, creator: str, since: datetime) -> Lock | None:
+    """Return the newest lock on exactly this agent by this creator, ended or not, unless it is no newer than that."""
     return _rows.one(conn, _LATEST_BY, {"agent_": agent, "creator_": creator, "since_": since})
 
 

@@ -4,8 +4,9 @@ Times are microseconds since 1970 in UTC, so that both databases order and
 index them alike; identifiers are UUIDv7, so that ordering by them is ordering
 by creation.
 
-Lists are shown newest first: an index that ends in the identifier gives the
-first page of a filtered list without sorting. The sweepers' indices cover only
+Lists are shown newest first: an index that ends in the time and the identifier
+gives a page of a filtered list without sorting, from any moment on. Each costs
+every issuance, so what a filter can do without has none. The sweepers' indices cover only
 the rows that still need them, and stay small however long the history grows;
 they name the state, which is the same in all of their rows, so that SQLite
 prefers them to those of the lists.
@@ -148,12 +149,11 @@ issuances = Table(
     Column("end_reason", Words, nullable=False),
     Column("ended_at", UtcTime),
     UniqueConstraint("agent", "request_id"),
-    Index(None, "task_id", "id"),
-    Index(None, "agent", "id"),
-    Index(None, "scope", "id"),
-    Index(None, "state", "id"),
-    Index(None, "agent", "scope", "created_at"),
-    Index(None, "created_at"),
+    Index(None, "task_id", "created_at", "id"),
+    Index(None, "agent", "created_at", "id"),
+    Index(None, "scope", "created_at", "id"),
+    Index(None, "state", "created_at", "id"),
+    Index(None, "created_at", "id"),
     Index(None, "fingerprint"),
     _partial("ix_issuances_live_scope", "scope", "agent", where="state IN ('minting', 'active', 'revoking')"),
     _partial("ix_issuances_live_agent", "agent", where="state IN ('minting', 'active', 'revoking')"),
@@ -238,11 +238,12 @@ events = Table(
     Column("scope_version", BigInteger),
     Column("peer", Words, nullable=False),
     Column("attributes", JSON, nullable=False),
-    Index(None, "task_id", "id"),
-    Index(None, "issuance_id", "id"),
-    Index(None, "agent", "id"),
-    Index(None, "scope", "id"),
-    Index(None, "type", "id"),
-    Index(None, "time"),
-    _partial("ix_events_refused", "agent", "id", where="outcome = 'denied' AND reason <> 'LOCKED'"),
+    Index(None, "task_id", "time", "id"),
+    Index(None, "issuance_id"),
+    Index(None, "agent", "time", "id"),
+    Index(None, "type", "time", "id"),
+    Index(None, "time", "id"),
+    _partial("ix_events_refused", "agent", "time", where="outcome = 'denied' AND reason <> 'LOCKED'"),
+    # A task may have any number of credentials: its own start and end are found without theirs.
+    _partial("ix_events_of_task", "task_id", "id", where="issuance_id IS NULL AND outcome <> 'denied'"),
 )

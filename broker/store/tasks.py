@@ -92,6 +92,7 @@ _LISTING = Listing(
     "tasks",
     _rows,
     _table.c.id,
+    sought=(_table.c.agent, _table.c.state),
     fields={
         "agent": text(_table.c.agent),
         "state": choice(_table.c.state, TaskState),

@@ -27,7 +27,7 @@ EMPTY = Standing(
 INDICES = (
     ("ix_tasks_active_due_at",),
     ("ix_tasks_unconfirmed",),
-    ("ix_issuances_live_", "ix_issuances_state_id (state=?)"),
+    ("ix_issuances_live_", "ix_issuances_state_created_at_id (state=?)"),
     ("ix_revocations_backlog",),
     ("ix_locks_unlifted",),
 )

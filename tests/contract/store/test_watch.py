@@ -49,7 +49,8 @@ class Watched:
 
     async def refuse(self, times: int = 1, reason: str = "SCOPE_DENIED", agent: str = AGENT) -> None:
         """Refuse a request of an agent as the server does: the event is durable, then the watch is told."""
-        given = {"type": "request.refused", "outcome": Outcome.DENIED, "reason": reason, "agent": agent, "actor": agent}
+        given: dict[str, object] = {"type": "request.refused", "outcome": Outcome.DENIED, "reason": reason}
+        given |= {"agent": agent, "actor": agent, "time": self.clock.now()}
         await self.store.write(lambda conn: events.append(conn, [an_event(**given) for _ in range(times)]))
         self.watch.note(a_call(agent), reason)
 

@@ -54,7 +54,7 @@ STORABLE = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_si
 
 def values(written: str) -> list[object]:
     """Return the values that the broker reads out of a filter."""
-    return [condition.right.value for condition in parse(written, FIELDS)]
+    return [restriction.value for restriction in parse(written, FIELDS)]
 
 
 @given(STORABLE)

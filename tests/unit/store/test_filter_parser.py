@@ -32,7 +32,7 @@ AN_ID = "019a0000-0000-7abc-8000-00000000000a"
 
 def meaning(filter_text: str) -> list[tuple[str, list[object]]]:
     """Return each condition as SQL and the values bound to it."""
-    compiled = [condition.compile(dialect=sqlite.dialect()) for condition in parse(filter_text, FIELDS)]
+    compiled = [found.condition.compile(dialect=sqlite.dialect()) for found in parse(filter_text, FIELDS)]
     return [(str(item), list(item.params.values())) for item in compiled]
 
 

@@ -66,7 +66,10 @@ class ListIssuancesResponse(_message.Message):
     """Token for the next page; empty on the last one."""
     @_builtins.property
     def issuances(self) -> _containers.RepeatedCompositeFieldContainer[_issuance_pb2.Issuance]:
-        """One page of issuances, newest first."""
+        """One page of issuances, newest first. A page ends where the broker has
+        looked through many issuances for those that the filter selects: it may
+        hold few, or none, and still not be the last.
+        """
 
     def __init__(
         self,
@@ -179,7 +182,10 @@ class ListAuditEventsResponse(_message.Message):
     """Token for the next page; empty on the last one."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_audit_event_pb2.AuditEvent]:
-        """One page of events, newest first."""
+        """One page of events, newest first. A page ends where the broker has looked
+        through many events for those that the filter selects: it may hold few, or
+        none, and still not be the last.
+        """
 
     def __init__(
         self,

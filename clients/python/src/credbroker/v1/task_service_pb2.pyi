@@ -164,7 +164,9 @@ class ListTasksResponse(_message.Message):
     """Token for the next page; empty on the last one."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Task]:
-        """One page of tasks, newest first."""
+        """One page of tasks, newest first. It may hold few, or none, of those that
+        the filter selects, and still not be the last.
+        """
 
     def __init__(
         self,
