@@ -16,7 +16,7 @@ tasks of one   issue, complete               log in, revoke
 from collections.abc import Sequence
 from typing import Final
 
-from tests.bench import processes
+from tests.bench import machine, processes
 from tests.bench.agents import WORKLOADS, callers
 from tests.bench.figures import Figure, Span
 from tests.bench.load import load
@@ -25,6 +25,7 @@ from tests.bench.stack import Bench
 __all__ = ["RATIO", "WORKLOADS", "callers", "run"]
 
 RATIO: Final = "steady, 32 callers: credentials a second against logins"
+FLUSH: Final = "fdatasync of 4 KiB beside the database, median"
 CALLERS: Final = (1, 16, 32, 64)
 QUICK_CALLERS: Final = (1, 4)
 JUDGED: Final = 32
@@ -48,7 +49,8 @@ async def run(bench: Bench) -> list[Figure]:
                 spans = await callers_at_work.spans(workload, number, seconds, rounds=rounds, sides=SIDES)
                 bench.spans.extend(spans.values())
                 figures += _figures(spans["broker"], spans["direct"])
-    return [*figures, *memory(bench)]
+    flush = Figure(FLUSH, machine.flush_seconds(bench.folder) * 1000, "ms")
+    return [*figures, *memory(bench), flush]
 
 
 def _figures(broker: Span, direct: Span) -> list[Figure]:

@@ -3,7 +3,9 @@
 import os
 import platform
 import sqlite3
+import statistics
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +27,18 @@ def facts(parts: Parts) -> dict[str, str]:
         f"SQLite {sqlite3.sqlite_version}",
         "revision": _revision(),
     }
+
+
+def flush_seconds(folder: Path, times: int = 100) -> float:
+    """Return how long it takes until 4 KiB that were appended to a file are on the disk; the median."""
+    taken = []
+    with (folder / "flushed").open("wb", buffering=0) as stream:
+        for _ in range(times):
+            stream.write(bytes(4096))
+            began = time.perf_counter()
+            os.fdatasync(stream.fileno())
+            taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
 
 
 def load() -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import plot
+from tests.bench import capacity, plot
 from tests.bench.figures import Figure, Result, Span, result_of, shown
+from tests.bench.issuing import FLUSH
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGE, PLOT = "performance.md", "issuing.svg"
@@ -120,6 +121,63 @@ def _spans(run: Run, scenario: str) -> str:
     return "\n".join(lines)
 
 
+def _simulation(run: Run) -> str:
+    """Return what the simulation says about each load that was measured."""
+    heads = ["configuration", "callers", "credentials/s", "simulated", "p50", "simulated", "error"]
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    for result in _simulated(run):
+        for row in capacity.checked(result, _cores(run)):
+            numbers = [f"{row.rate:,.0f}", f"{row.simulated_rate:,.0f}", f"{row.p50:.2f}", f"{row.simulated_p50:.2f}"]
+            name = f"{_DATABASES[result.database]}, {_workers(result.workers)}"
+            lines.append(_row([name, str(row.callers), *numbers, f"{row.error:.0%}"]))
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _capacity(run: Run) -> str:
+    """Return what multiples of the base load need, from the costs of one configuration."""
+    results = _simulated(run)
+    if not results:
+        return ""
+    result = next((one for one in reversed(results) if one.database == "postgres"), results[-1])
+    error = capacity.worst(capacity.checked(result, _cores(run)))
+    costs = capacity.fitted(result, _cores(run))
+    trusted = error <= capacity.TRUSTED_ERROR
+    lines = [
+        f"From {_DATABASES[result.database]}, {_workers(result.workers)}: {costs.broker.busy * 1000:.2f} ms of the "
+        f"broker, {costs.vault.busy * 1000:.2f} ms of OpenBao and {costs.database.busy * 1000:.2f} ms of the database "
+        f"for each credential; a flush takes {costs.flush * 1000:.2f} ms. The simulation is off by at most {error:.0%} "
+        "there" + ("." if trusted else ", too far for its times to be shown."),
+        "",
+    ]
+    heads = ["load", "credentials/s", "alive", "cells", "workers", "MiB each", "OpenBao cores", "database cores"]
+    heads += ["p50 in ms", "p99 in ms"] if trusted else []
+    lines += [_row(heads), _row(["---"] * len(heads))]
+    for need in capacity.needs(costs):
+        numbers = [f"{need.rate:,.0f}", f"{need.live:,.0f}", f"{need.cells:,}", f"{need.workers:,}"]
+        numbers += [f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in _sizes(need)]
+        lines.append(
+            _row([f"{need.times:,} x", *numbers, *([f"{need.p50:.1f}", f"{need.p99:.1f}"] if trusted else [])])
+        )
+    return "\n".join(lines)
+
+
+def _sizes(need: capacity.Need) -> tuple[float, ...]:
+    return need.worker_mib, need.vault_cores, need.database_cores
+
+
+def _simulated(run: Run) -> list[Result]:
+    return [
+        result
+        for result in run.of("issuing")
+        if any(figure.name == FLUSH for figure in result.figures) and {1, 64} <= set(capacity.steady(result))
+    ]
+
+
+def _cores(run: Run) -> int:
+    found = re.search(r"(\d+) usable cores", run.machine["processor"])
+    return int(found[1]) if found else 1
+
+
 def _panels(results: Sequence[Result]) -> list[list[plot.Panel]]:
     workloads = list(dict.fromkeys(span.workload for result in results for span in result.spans))
     return [
@@ -158,4 +216,6 @@ SECTIONS: Final[Mapping[str, Callable[[Run], str]]] = {
     "issuing": lambda run: _spans(run, "issuing"),
     "memory": _memory,
     "others": _others,
+    "simulation": _simulation,
+    "capacity": _capacity,
 }
