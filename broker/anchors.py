@@ -120,7 +120,7 @@ class Anchors:
         except (MintFailed, VaultAway):
             await step(
                 Step.ANCHOR_DROP,
-                self._store.write(lambda conn: anchors.set_state(conn, record.id, AnchorState.GONE)),
+                self._store.write(lambda conn: anchors.note_gone(conn, [record.id])),
             )
             raise
         try:

@@ -23,12 +23,19 @@ from broker.errors import BrokerError
 from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
 from broker.model import Revocation
-from broker.revoke import confirm
+from broker.revoke import Confirmation, Hold, confirm
 from broker.step import Step, step
 from broker.store import Store, revocations
 
 HOLD: Final = timedelta(seconds=40)
 """How long a claim lasts: longer than an attempt can take."""
+
+FIRST_HOLD: Final = timedelta(seconds=10)
+"""How long what is claimed as it is queued stays claimed: longer than a healthy Vault takes.
+
+An attempt may take longer, and another be made meanwhile: asking Vault twice
+does no harm, and one of them is recorded.
+"""
 
 CONCURRENCY: Final = 16
 AT_HAND: Final = 2 * CONCURRENCY
@@ -51,10 +58,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Claim:
-    """An entry that this replica has claimed, and when by the monotonic clock."""
+    """An entry that this replica has claimed, when by the monotonic clock, and what came of it."""
 
     entry: Revocation
     at: float
+    outcome: Confirmation | None = None
 
 
 class Revoker:
@@ -106,6 +114,32 @@ class Revoker:
         """Look at the outbox now rather than at the next turn."""
         self._wake.set()
 
+    def hold(self) -> Hold:
+        """Return the claim under which `carry_out` works on what is being queued."""
+        return Hold(self._replica, self._clock.now() + FIRST_HOLD)
+
+    async def carry_out(self, task_id: str, entries: Sequence[Revocation], wait: timedelta) -> datetime | None:
+        """Work off what one task has in the outbox, claimed since it was queued, waiting no longer than `wait`.
+
+        Returns:
+            When everything of the task was confirmed to be gone, where the
+            first attempt did it; else the record says so.
+        """
+        began = self._clock.monotonic()
+        self._begin(entries)
+        under_way = [self._under_way[entry.id] for entry in entries]
+        if under_way:
+            await asyncio.wait([work for work, _ in under_way], timeout=wait.total_seconds())
+        for _, claim in under_way:
+            if claim.outcome is not None and claim.outcome.task_confirmed_at is not None:
+                return claim.outcome.task_confirmed_at
+        await self.settle(task_id, wait - timedelta(seconds=self._clock.monotonic() - began))
+        return None
+
+    def resume(self, task_id: str) -> None:
+        """Work on what one task may have in the outbox under a `hold`, though what queued it failed or was left."""
+        self._take(task_id, untried=True)
+
     async def settle(self, task_id: str, wait: timedelta) -> None:
         """Work off what one task has in the outbox, waiting no longer than `wait`.
 
@@ -115,7 +149,7 @@ class Revoker:
         with contextlib.suppress(TimeoutError, BrokerError):
             async with asyncio.timeout(wait.total_seconds()):
                 while await self._unsettled(task_id):
-                    await asyncio.shield(self._taking(task_id))
+                    await asyncio.shield(self._take(task_id))
                     working = [work for work, claim in self._under_way.values() if claim.entry.task_id == task_id]
                     await (asyncio.wait(working) if working else self._clock.sleep(_POLL_SECONDS))
         self.wake()
@@ -124,7 +158,7 @@ class Revoker:
         entries = await step(Step.OUTBOX_LOOK_UP, self._store.read(lambda conn: revocations.of_task(conn, task_id)))
         return any(entry.confirmed_at is None for entry in entries)
 
-    def _taking(self, task_id: str) -> asyncio.Task[None]:
+    def _take(self, task_id: str, *, untried: bool = False) -> asyncio.Task[None]:
         """Claim what one task has and begin with it, also when nobody waits for that any more.
 
         A claim without work would keep everybody from it until it runs out.
@@ -132,7 +166,7 @@ class Revoker:
 
         async def take() -> None:
             with contextlib.suppress(BrokerError):
-                self._begin(await self._claim(BATCH, task_id))
+                self._begin(await (self._claim_untried(task_id) if untried else self._claim(BATCH, task_id)))
 
         with deadline.lifted():
             claiming = asyncio.create_task(take(), name=f"claim {task_id}")
@@ -164,6 +198,14 @@ class Revoker:
 
         def claim(conn: Connection) -> list[Revocation]:
             return revocations.claim(conn, now, by=self._replica, hold=HOLD, limit=limit, task_id=task_id)
+
+        return await step(Step.OUTBOX_CLAIM, self._store.write(claim))
+
+    async def _claim_untried(self, task_id: str) -> list[Revocation]:
+        now = self._clock.now()
+
+        def claim(conn: Connection) -> list[Revocation]:
+            return revocations.claim_untried(conn, now, by=self._replica, hold=HOLD, limit=BATCH, task_id=task_id)
 
         return await step(Step.OUTBOX_CLAIM, self._store.write(claim))
 
@@ -220,22 +262,22 @@ class Revoker:
         while entry is not claim.entry:
             entry = claim.entry
             try:
-                known = await self._record(entry, gone, error)
+                claim.outcome = await self._record(entry, gone, error)
             except BrokerError as failure:
                 log.warning("the end of a revocation cannot be recorded", entry=entry.id, reason=failure.detail)
             else:
-                if known:
+                if claim.outcome.known:
                     return
                 log.warning("another claim has taken over a revocation", entry=entry.id, epoch=entry.epoch)
 
-    async def _record(self, entry: Revocation, gone: bool, error: str) -> bool:
-        """Record an attempt; False when the entry is another replica's by now."""
+    async def _record(self, entry: Revocation, gone: bool, error: str) -> Confirmation:
+        """Record an attempt; it is not known when the entry is another replica's by now."""
         now = self._clock.now()
         if gone:
-            known = await step(Step.OUTBOX_CONFIRM, self._store.write(lambda conn: confirm(conn, entry, now)))
-            if known and self._confirmed is not None:
+            (outcome,) = await step(Step.OUTBOX_CONFIRM, self._store.write(lambda conn: confirm(conn, [(entry, now)])))
+            if outcome.known and self._confirmed is not None:
                 self._confirmed(entry, now)
-            return known
+            return outcome
         if error:
             log.warning("revocation failed, will retry", task=entry.task_id, attempts=entry.attempts + 1, reason=error)
         again_at = now + _backoff(entry.attempts)
@@ -243,7 +285,7 @@ class Revoker:
         def retry(conn: Connection) -> bool:
             return revocations.retry(conn, entry, error=error or "not gone yet", next_attempt_at=again_at)
 
-        return await step(Step.OUTBOX_RETRY, self._store.write(retry))
+        return Confirmation(await step(Step.OUTBOX_RETRY, self._store.write(retry)))
 
 
 def _backoff(attempts: int) -> timedelta:

@@ -27,7 +27,7 @@ from broker.lease import Lease, SingleDuty
 from broker.mint.reap import FoundToken, look_up_all
 from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
-from broker.model import AnchorRecord, AnchorState, Issuance
+from broker.model import AnchorRecord, Issuance
 from broker.outbox import Revoker
 from broker.store import Store, anchors, events, tasks
 from broker.store.books import Books, read_books
@@ -182,8 +182,8 @@ def _adopting(intent: AnchorRecord, token: FoundToken, now: datetime) -> Callabl
 
 def _giving_up(intent: AnchorRecord, now: datetime) -> Callable[[Connection], None]:
     def give_up(conn: Connection) -> None:
-        anchors.set_state(conn, intent.id, AnchorState.GONE)
-        if tasks.confirm_revoked(conn, intent.task_id, now):
+        anchors.note_gone(conn, [intent.id])
+        if tasks.confirm_revoked(conn, [intent.task_id], now):
             events.append(conn, [broker_event(TASK_REVOCATION_CONFIRMED, now, task_id=intent.task_id)])
 
     return give_up

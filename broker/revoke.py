@@ -7,7 +7,8 @@ one by one. Each function here is work for one transaction; `broker.outbox`
 asks Vault.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -15,10 +16,52 @@ from sqlalchemy import Connection
 from broker.audit import broker_event
 from broker.audit.catalogue import CREDENTIAL_EXPIRED, CREDENTIAL_REVOKED, TASK_REVOCATION_CONFIRMED
 from broker.ids import new_id
-from broker.model import AnchorRecord, AnchorState, AuditEvent, Issuance, Revocation, Selection
+from broker.model import AnchorRecord, AuditEvent, Issuance, Revocation, Selection
 from broker.store import anchors, events, issuances, revocations, tasks
 
 EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A claim on what is only being queued.
+
+    Attributes:
+        by: Name of the replica.
+        until: The moment from which on others may take it.
+    """
+
+    by: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What was put up for revocation.
+
+    Attributes:
+        issuances: Those that were alive until now.
+        entries: What is in the outbox for them.
+        without: Tasks that held nothing: their end is confirmed.
+    """
+
+    issuances: list[Issuance]
+    entries: list[Revocation]
+    without: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What became of a revocation that Vault confirmed.
+
+    Attributes:
+        known: Whether it was recorded; not when the claim is stale.
+        task_confirmed_at: When everything of its task was found to be gone, if
+            this was the last of it.
+    """
+
+    known: bool
+    task_confirmed_at: datetime | None = None
 
 
 def queue_anchors(conn: Connection, anchor_ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
@@ -55,20 +98,16 @@ def queue_issuances(conn: Connection, ids: Sequence[str], reason: str, now: date
     return moved
 
 
-def queue_tasks(conn: Connection, task_ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
-    """Put everything that ended tasks hold up for revocation.
-
-    Returns:
-        The issuances that were alive until now.
-    """
+def queue_tasks(
+    conn: Connection, task_ids: Sequence[str], reason: str, now: datetime, hold: Hold | None = None
+) -> Queued:
+    """Put everything that ended tasks hold up for revocation, claimed by `hold` or for anyone to claim."""
     ended = anchors.revoke_of_tasks(conn, task_ids)
     moved = issuances.revoke_of_tasks(conn, task_ids, reason, now)
-    _queue(conn, ended, moved, reason, now)
+    entries = _queue(conn, ended, moved, reason, now, hold)
     holding = {anchor.task_id for anchor in ended} | {issuance.task_id for issuance in moved}
-    for task_id in task_ids:
-        if task_id not in holding:
-            tasks.confirm_revoked(conn, task_id, now)
-    return moved
+    without = tasks.confirm_revoked(conn, [task_id for task_id in task_ids if task_id not in holding], now)
+    return Queued(moved, entries, without)
 
 
 def queue_selection(conn: Connection, wanted: Selection, reason: str, now: datetime, limit: int) -> list[Issuance]:
@@ -91,38 +130,58 @@ def queue_selection(conn: Connection, wanted: Selection, reason: str, now: datet
     return [*moved, *queue_issuances(conn, [issuance.id for issuance in found], reason, now)]
 
 
-def confirm(conn: Connection, claimed: Revocation, now: datetime) -> bool:
-    """Record that Vault no longer knows a token, and all that follows from it; False when the claim is stale."""
-    if not revocations.confirm(conn, claimed, now):
-        return False
-    if claimed.anchor_id is not None:
-        anchors.set_state(conn, claimed.anchor_id, AnchorState.GONE)
-        ended = issuances.confirm_of_anchor(conn, claimed.anchor_id, now)
-    elif claimed.issuance_id is not None:
-        ended = issuances.confirm(conn, [claimed.issuance_id], now, expired=claimed.reason == EXPIRED)
-    else:
-        ended = []
-    records = [_revoked(issuance, claimed, now) for issuance in ended]
-    if tasks.confirm_revoked(conn, claimed.task_id, now):
-        records.append(broker_event(TASK_REVOCATION_CONFIRMED, now, task_id=claimed.task_id, reason=claimed.reason))
+def confirm(conn: Connection, gone: Sequence[tuple[Revocation, datetime]]) -> list[Confirmation]:
+    """Record that Vault no longer knows tokens, found out each at a moment, and all that follows from it."""
+    now = max(at for _, at in gone)
+    recorded = revocations.confirm(conn, [entry for entry, _ in gone], now)
+    entries = [entry for entry, _ in gone if entry.id in recorded]
+    because = {entry.anchor_id or entry.issuance_id: entry for entry in entries}
+    ended_anchors = [entry.anchor_id for entry in entries if entry.anchor_id is not None]
+    anchors.note_gone(conn, ended_anchors)
+    ended = issuances.confirm_of_anchors(conn, ended_anchors, now)
+    for expired in (False, True):
+        ids = [
+            entry.issuance_id
+            for entry in entries
+            if entry.issuance_id is not None and (entry.reason == EXPIRED) is expired
+        ]
+        ended += issuances.confirm(conn, ids, now, expired=expired)
+    of_task = {entry.task_id: entry for entry in entries}
+    confirmed = tasks.confirm_revoked(conn, list(of_task), now)
+    records = [_revoked(issuance, because, now) for issuance in ended]
+    records += [
+        broker_event(TASK_REVOCATION_CONFIRMED, now, task_id=task_id, reason=of_task[task_id].reason)
+        for task_id in confirmed
+    ]
     events.append(conn, records)
-    return True
+    return [
+        Confirmation(entry.id in recorded, now if entry.id in recorded and entry.task_id in confirmed else None)
+        for entry, _ in gone
+    ]
 
 
 def _queue(
-    conn: Connection, ended: Iterable[AnchorRecord], moved: Iterable[Issuance], reason: str, now: datetime
-) -> None:
+    conn: Connection,
+    ended: Iterable[AnchorRecord],
+    moved: Iterable[Issuance],
+    reason: str,
+    now: datetime,
+    hold: Hold | None = None,
+) -> list[Revocation]:
     entries = [
-        _entry(anchor.accessor, anchor.task_id, reason, now, anchor_id=anchor.id)
+        _entry(anchor.accessor, anchor.task_id, reason, now, hold, anchor_id=anchor.id)
         for anchor in ended
         if anchor.accessor is not None
     ]
     entries += [
-        _entry(issuance.accessor, issuance.task_id, reason, now, issuance_id=issuance.id, lease_id=issuance.lease_id)
+        _entry(
+            issuance.accessor, issuance.task_id, reason, now, hold, issuance_id=issuance.id, lease_id=issuance.lease_id
+        )
         for issuance in moved
         if issuance.accessor is not None
     ]
     revocations.insert_all(conn, entries)
+    return entries
 
 
 def _entry(
@@ -130,6 +189,7 @@ def _entry(
     task_id: str,
     reason: str,
     now: datetime,
+    hold: Hold | None,
     *,
     anchor_id: str | None = None,
     issuance_id: str | None = None,
@@ -145,11 +205,14 @@ def _entry(
         reason=reason,
         requested_at=now,
         attempts=0,
-        next_attempt_at=now,
+        next_attempt_at=now if hold is None else hold.until,
+        epoch=0 if hold is None else 1,
+        claimed_by="" if hold is None else hold.by,
     )
 
 
-def _revoked(issuance: Issuance, entry: Revocation, now: datetime) -> AuditEvent:
+def _revoked(issuance: Issuance, because: Mapping[str | None, Revocation], now: datetime) -> AuditEvent:
+    entry = because[issuance.anchor_id if issuance.accessor is None else issuance.id]
     lag = now - entry.requested_at
     return broker_event(
         CREDENTIAL_EXPIRED if entry.reason == EXPIRED else CREDENTIAL_REVOKED,

@@ -1,6 +1,6 @@
 """Tasks: their start, their heartbeats and their end, which takes everything back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,9 +21,10 @@ from broker.audit.catalogue import (
 from broker.authorize import TaskView, check_declared, hold
 from broker.errors import Locked, TaskEnded, TaskNotFound
 from broker.ids import new_id
-from broker.model import AuditEvent, Issuance, Page, Role, Task, TaskSpec, TaskState
+from broker.model import AuditEvent, Issuance, Page, Revocation, Role, Task, TaskSpec, TaskState
 from broker.outbox import Revoker
 from broker.policy import Policy, PolicyCache
+from broker.revoke import Hold
 from broker.step import Step, step
 from broker.store import Store, events, tasks
 from broker.store.paging import PageOf
@@ -118,10 +119,57 @@ def end(conn: Connection, task_ids: Sequence[str], state: TaskState, now: dateti
         cause: The event, once; it is recorded for each task as that task's.
     """
     ended = tasks.end(conn, task_ids, state, now)
-    moved = revoke.queue_tasks(conn, [task.id for task in ended], cause.type, now)
-    records = [replace(cause, id=new_id(), task_id=task.id, agent=task.agent) for task in ended]
-    events.append(conn, [*records, *requested(moved, cause)])
-    return Ended(ended, moved)
+    queued = revoke.queue_tasks(conn, [task.id for task in ended], cause.type, now)
+    _append(conn, ended, queued.issuances, dict.fromkeys(task_ids, cause))
+    return Ended(ended, queued.issuances)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A task that an agent says it has done.
+
+    Attributes:
+        task_id: Which.
+        event: What is recorded of it, if it is an active task of the event's actor.
+        hold: This replica's claim on what is put up for revocation.
+    """
+
+    task_id: str
+    event: AuditEvent
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A task that was completed, and what is to be done for it now."""
+
+    task: Task
+    entries: list[Revocation]
+
+
+def complete(conn: Connection, completions: Sequence[Completion]) -> list[Completed | None]:
+    """Complete those of these that are their actors' own and active; None for each other one, and for repetitions."""
+    asked: dict[tuple[str, str], Completion] = {}
+    for one in completions:
+        asked.setdefault((one.task_id, one.event.actor), one)
+    now = max(one.event.time for one in completions)
+    ended = tasks.end_own(conn, list(asked), TaskState.COMPLETED, now)
+    queued = revoke.queue_tasks(conn, [task.id for task in ended], TASK_COMPLETED, now, completions[0].hold)
+    _append(conn, ended, queued.issuances, {task.id: asked[task.id, task.agent].event for task in ended})
+    done: dict[tuple[str, str], Completed] = {}
+    for task in ended:
+        confirmed_at = now if task.id in queued.without else None
+        entries = [entry for entry in queued.entries if entry.task_id == task.id]
+        done[task.id, task.agent] = Completed(replace(task, revocation_confirmed_at=confirmed_at), entries)
+    return [done.pop((one.task_id, one.event.actor), None) for one in completions]
+
+
+def _append(
+    conn: Connection, ended: Iterable[Task], moved: Iterable[Issuance], causes: Mapping[str, AuditEvent]
+) -> None:
+    records = [replace(causes[task.id], id=new_id(), task_id=task.id, agent=task.agent) for task in ended]
+    records += [_requested(issuance, causes[issuance.task_id]) for issuance in moved]
+    events.append(conn, records)
 
 
 def ended_by_broker(state: TaskState, now: datetime) -> AuditEvent:
@@ -131,20 +179,21 @@ def ended_by_broker(state: TaskState, now: datetime) -> AuditEvent:
 
 def requested(moved: Iterable[Issuance], cause: AuditEvent) -> list[AuditEvent]:
     """Return the events that say of issuances that they are to be revoked, and why."""
-    return [
-        replace(
-            cause,
-            id=new_id(),
-            type=CREDENTIAL_REVOCATION_REQUESTED,
-            reason=issuance.end_reason,
-            agent=issuance.agent,
-            task_id=issuance.task_id,
-            issuance_id=issuance.id,
-            scope=issuance.scope,
-            scope_version=issuance.scope_version,
-        )
-        for issuance in moved
-    ]
+    return [_requested(issuance, cause) for issuance in moved]
+
+
+def _requested(issuance: Issuance, cause: AuditEvent) -> AuditEvent:
+    return replace(
+        cause,
+        id=new_id(),
+        type=CREDENTIAL_REVOCATION_REQUESTED,
+        reason=issuance.end_reason,
+        agent=issuance.agent,
+        task_id=issuance.task_id,
+        issuance_id=issuance.id,
+        scope=issuance.scope,
+        scope_version=issuance.scope_version,
+    )
 
 
 class Tasks:
@@ -223,16 +272,25 @@ class Tasks:
         Raises:
             TaskNotFound: when the caller has no such task.
         """
-        await self._own(call, task_id)
-        event = call.event(TASK_COMPLETED)
-        with deadline.lifted():
-            await step(
-                Step.TASK_COMPLETE,
-                self._store.write(lambda conn: end(conn, [task_id], TaskState.COMPLETED, call.now, event)),
-            )
+        call.task_id = task_id
+        completion = Completion(task_id, call.event(TASK_COMPLETED), self._revoker.hold())
+        try:
+            with deadline.lifted():
+                (done,) = await step(Step.TASK_COMPLETE, self._store.write(lambda conn: complete(conn, [completion])))
+        except BaseException:
+            self._revoker.resume(task_id)
+            raise
+        if done is None:
+            await self._own(call, task_id)
+            await self._revoker.settle(task_id, self._wait)
+            return await self._own(call, task_id)
         self._anchors.forget_task(task_id)
-        await self._revoker.settle(task_id, self._wait)
-        return await self._own(call, task_id)
+        if done.task.revocation_confirmed_at is not None:
+            return done.task
+        confirmed_at = await self._revoker.carry_out(task_id, done.entries, self._wait)
+        if confirmed_at is None:
+            return await self._own(call, task_id)
+        return replace(done.task, revocation_confirmed_at=confirmed_at)
 
     async def _own(self, call: Call, task_id: str) -> Task:
         call.task_id = task_id

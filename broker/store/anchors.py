@@ -26,7 +26,7 @@ _CREATING_BEFORE = (
     .order_by(_table.c.created_at)
     .limit(bindparam("limit_"))
 )
-_SET_STATE = update(_table).where(_by_id).values(state=bindparam("state_"))
+_NOTE_GONE = update(_table).where(_table.c.id.in_(bindparam("ids_", expanding=True))).values(state=AnchorState.GONE)
 _REVOKE = (
     update(_table)
     .where(_table.c.state == constant(AnchorState.ACTIVE), _table.c.accessor.is_not(None))
@@ -68,6 +68,7 @@ def revoke_of_tasks(conn: Connection, task_ids: Sequence[str]) -> list[AnchorRec
     return _rows.all(conn, _REVOKE_OF_TASKS, {"task_ids_": list(task_ids)}) if task_ids else []
 
 
-def set_state(conn: Connection, anchor_id: str, state: AnchorState) -> None:
-    """Set the state of an anchor."""
-    conn.execute(_SET_STATE, {"id_": anchor_id, "state_": state})
+def note_gone(conn: Connection, ids: Sequence[str]) -> None:
+    """Note that Vault does not know these anchors, or never did."""
+    if ids:
+        conn.execute(_NOTE_GONE, {"ids_": list(ids)})

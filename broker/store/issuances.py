@@ -73,9 +73,9 @@ _CONFIRM = (
     .returning(*_rows.columns)
 )
 # What has a token of its own is confirmed by itself.
-_CONFIRM_OF_ANCHOR = (
+_CONFIRM_OF_ANCHORS = (
     update(_table)
-    .where(_table.c.anchor_id == bindparam("anchor_id_"), _table.c.accessor.is_(None), _revoking)
+    .where(_table.c.anchor_id.in_(bindparam("anchor_ids_", expanding=True)), _table.c.accessor.is_(None), _revoking)
     .values(state=IssuanceState.REVOKED, ended_at=bindparam("now_"))
     .returning(*_rows.columns)
 )
@@ -264,9 +264,10 @@ def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: boo
     return _rows.all(conn, _CONFIRM, {"ids_": list(ids), "state_": state, "now_": now}) if ids else []
 
 
-def confirm_of_anchor(conn: Connection, anchor_id: str, now: datetime) -> list[Issuance]:
-    """Note that Vault no longer knows an anchor: what is REVOKING and has no token of its own died with it."""
-    return _rows.all(conn, _CONFIRM_OF_ANCHOR, {"anchor_id_": anchor_id, "now_": now})
+def confirm_of_anchors(conn: Connection, anchor_ids: Sequence[str], now: datetime) -> list[Issuance]:
+    """Note that Vault no longer knows anchors: what is REVOKING and has no token of its own died with them."""
+    values = {"anchor_ids_": list(anchor_ids), "now_": now}
+    return _rows.all(conn, _CONFIRM_OF_ANCHORS, values) if anchor_ids else []
 
 
 class Expired(NamedTuple):

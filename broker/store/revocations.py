@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, bindparam, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -34,7 +34,17 @@ _RETRY = (
         attempts=_table.c.attempts + 1, last_error=bindparam("error_"), next_attempt_at=bindparam("next_attempt_at_")
     )
 )
-_CONFIRM = update(_table).where(*_claimed).values(confirmed_at=bindparam("now_"))
+_CONFIRM = (
+    update(_table)
+    .where(
+        # SQLite finds the rows by the first condition alone.
+        _table.c.id.in_(bindparam("ids_", expanding=True)),
+        tuple_(_table.c.id, _table.c.epoch).in_(bindparam("claimed_", expanding=True)),
+        _unconfirmed,
+    )
+    .values(confirmed_at=bindparam("now_"))
+    .returning(_table.c.id)
+)
 _RELEASE = update(_table).where(*_claimed).values(next_attempt_at=bindparam("now_"))
 
 
@@ -42,7 +52,7 @@ def _claiming(*which: ColumnElement[bool]) -> ReturningUpdate[Any]:
     # Named, so that PostgreSQL looks for it once and the limit holds.
     wanted = (
         select(_table.c.id)
-        .where(_unconfirmed, _due, *which)
+        .where(_unconfirmed, *which)
         .order_by(_table.c.next_attempt_at)
         .limit(bindparam("limit_"))
         .with_for_update(skip_locked=True)
@@ -56,9 +66,11 @@ def _claiming(*which: ColumnElement[bool]) -> ReturningUpdate[Any]:
     )
 
 
-_CLAIM_ANCHORS = _claiming(_of_anchor)
-_CLAIM = _claiming(true())
-_CLAIM_OF_TASK = _claiming(_table.c.task_id == bindparam("task_id_"))
+_of_task = _table.c.task_id == bindparam("task_id_")
+_CLAIM_ANCHORS = _claiming(_due, _of_anchor)
+_CLAIM = _claiming(_due)
+_CLAIM_OF_TASK = _claiming(_due, _of_task)
+_CLAIM_UNTRIED = _claiming(_of_task, _table.c.attempts == 0, _table.c.claimed_by == bindparam("by_"))
 
 
 def insert_all(conn: Connection, revocations: Sequence[Revocation]) -> None:
@@ -93,6 +105,13 @@ def claim(
     return claimed
 
 
+def claim_untried(
+    conn: Connection, now: datetime, *, by: str, hold: timedelta, limit: int, task_id: str
+) -> list[Revocation]:
+    """Take anew what a replica holds of a task and has not tried yet; the arguments are those of `claim`."""
+    return _rows.all(conn, _CLAIM_UNTRIED, {"until_": now + hold, "by_": by, "task_id_": task_id, "limit_": limit})
+
+
 def of_task(conn: Connection, task_id: str) -> list[Revocation]:
     """Return all revocations of a task, confirmed ones included, oldest first."""
     return _rows.all(conn, _OF_TASK, {"task_id_": task_id})
@@ -109,9 +128,16 @@ def retry(conn: Connection, claimed: Revocation, *, error: str, next_attempt_at:
     return conn.execute(_RETRY, values).rowcount == 1
 
 
-def confirm(conn: Connection, claimed: Revocation, now: datetime) -> bool:
-    """Note that Vault no longer knows the token; False when that was noted before, or the claim is stale."""
-    return conn.execute(_CONFIRM, {"id_": claimed.id, "epoch_": claimed.epoch, "now_": now}).rowcount == 1
+def confirm(conn: Connection, claimed: Sequence[Revocation], now: datetime) -> set[str]:
+    """Note that Vault no longer knows these tokens.
+
+    Returns:
+        The entries of which that was not noted before, and the claim is not stale.
+    """
+    if not claimed:
+        return set()
+    ids, claims = [entry.id for entry in claimed], [(entry.id, entry.epoch) for entry in claimed]
+    return set(conn.execute(_CONFIRM, {"ids_": ids, "claimed_": claims, "now_": now}).scalars())
 
 
 def release(conn: Connection, claimed: Sequence[Revocation], now: datetime) -> None:

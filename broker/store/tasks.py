@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, case, exists, or_, select, type_coerce, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, exists, or_, select, tuple_, type_coerce, update
 
 from broker.model import (
     LIVE_ISSUANCES,
@@ -24,6 +24,7 @@ from broker.store.rows import Rows
 _table = schema.tasks
 _rows = Rows(_table, Task)
 _by_id = _table.c.id == bindparam("id_")
+_listed = _table.c.id.in_(bindparam("ids_", expanding=True))
 _active = _table.c.state == constant(TaskState.ACTIVE)
 
 _GET = _rows.select(_by_id)
@@ -42,10 +43,12 @@ _PIN_ANCHORED = (
 
 _END = (
     update(_table)
-    .where(_table.c.id.in_(bindparam("ids_", expanding=True)), _active)
+    .where(_listed, _active)
     .values(state=bindparam("state_"), ended_at=bindparam("now_"))
     .returning(*_rows.columns)
 )
+# SQLite finds the rows by the first condition alone.
+_END_OWN = _END.where(tuple_(_table.c.id, _table.c.agent).in_(bindparam("owned_", expanding=True)))
 
 _next_beat = (
     type_coerce(bindparam("now_", type_=UtcTime), BigInteger)
@@ -65,13 +68,14 @@ _HEARTBEAT = (
 
 _LOCK_ENDED = (
     select(_table.c.id)
-    .where(_by_id, _table.c.ended_at.is_not(None), _table.c.revocation_confirmed_at.is_(None))
+    .where(_listed, _table.c.ended_at.is_not(None), _table.c.revocation_confirmed_at.is_(None))
+    .order_by(_table.c.id)
     .with_for_update()
 )
 _CONFIRM = (
     update(_table)
     .where(
-        _by_id,
+        _listed,
         _table.c.ended_at.is_not(None),
         _table.c.revocation_confirmed_at.is_(None),
         ~exists().where(schema.revocations.c.task_id == _table.c.id, schema.revocations.c.confirmed_at.is_(None)),
@@ -86,6 +90,7 @@ _CONFIRM = (
         ),
     )
     .values(revocation_confirmed_at=bindparam("now_"))
+    .returning(_table.c.id)
 )
 
 _LISTING = Listing(
@@ -151,6 +156,13 @@ def end(conn: Connection, ids: Sequence[str], state: TaskState, now: datetime) -
     return _rows.all(conn, _END, {"ids_": list(ids), "state_": state, "now_": now}) if ids else []
 
 
+def end_own(conn: Connection, owned: Sequence[tuple[str, str]], state: TaskState, now: datetime) -> list[Task]:
+    """End those of these tasks, each named with an agent, that are this agent's and active, and return them."""
+    ids = [task_id for task_id, _ in owned]
+    values = {"ids_": ids, "owned_": list(owned), "state_": state, "now_": now}
+    return _rows.all(conn, _END_OWN, values) if owned else []
+
+
 def due(conn: Connection, now: datetime, limit: int) -> list[Task]:
     """Return active tasks whose deadline has passed or whose heartbeat is missing, the longest due first."""
     return _rows.all(conn, _DUE, {"now_": now, "limit_": limit})
@@ -164,17 +176,21 @@ def active_after(conn: Connection, task_id: str, limit: int, *, agent: str | Non
     return _rows.all(conn, _ACTIVE_OF_AGENT_AFTER, {**values, "agent_": agent})
 
 
-def confirm_revoked(conn: Connection, task_id: str, now: datetime) -> bool:
-    """Note that nothing issued for an ended task is alive in Vault any more.
+def confirm_revoked(conn: Connection, ids: Sequence[str], now: datetime) -> list[str]:
+    """Note of ended tasks that nothing issued for them is alive in Vault any more.
 
-    True once: when the task has ended and nothing of it awaits revocation.
-    What can only expire is not waited for.
+    Returns:
+        Those, once, that have ended and of which nothing awaits revocation.
+        What can only expire is not waited for.
     """
-    # First the row, then the look: of two transactions that each confirm one
-    # of the last two revocations, the later sees what the earlier did.
-    if conn.execute(_LOCK_ENDED, {"id_": task_id}).first() is None:
-        return False
-    return conn.execute(_CONFIRM, {"id_": task_id, "now_": now}).rowcount == 1
+    if not ids:
+        return []
+    if conn.dialect.name == "postgresql":
+        # First the row, then the look: of two transactions that each confirm one
+        # of the last two revocations, the later sees what the earlier did. On
+        # SQLite they exclude one another anyway.
+        conn.execute(_LOCK_ENDED, {"ids_": list(ids)})
+    return list(conn.execute(_CONFIRM, {"ids_": list(ids), "now_": now}).scalars())
 
 
 def page(conn: Connection, page: Page, agent: str | None) -> PageOf[Task]:

@@ -55,5 +55,5 @@ async def test_intents_left_behind_are_found_oldest_first(store: Store, task: Ta
 
 async def test_a_state_can_be_set(store: Store, task: Task) -> None:
     anchor, other = await stored(store, an_anchor(task)), await stored(store, an_anchor(task))
-    await store.write(lambda conn: anchors.set_state(conn, anchor.id, AnchorState.GONE))
+    await store.write(lambda conn: anchors.note_gone(conn, [anchor.id]))
     assert await of(store, task) == [replace(anchor, state=AnchorState.GONE), other]

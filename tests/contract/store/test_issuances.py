@@ -171,7 +171,7 @@ async def test_the_end_of_an_anchor_confirms_what_has_no_token_of_its_own(
     died = await issue(state=IssuanceState.REVOKING)
     for other in ({"state": IssuanceState.REVOKING, "accessor": "own"}, {"state": IssuanceState.ACTIVE}):
         await issue(**other)
-    ended = await store.write(lambda conn: issuances.confirm_of_anchor(conn, anchor.id, LATER))
+    ended = await store.write(lambda conn: issuances.confirm_of_anchors(conn, [anchor.id], LATER))
     assert ended == [replace(died, state=IssuanceState.REVOKED, ended_at=LATER)]
 
 

@@ -169,8 +169,8 @@ async def test_the_last_two_confirmations_do_not_miss_each_other(
 
     def confirm(number: int) -> Callable[[Connection], bool]:
         def work(conn: Connection) -> bool:
-            revocations.confirm(conn, entries[number], NOW)
-            return tasks.confirm_revoked(conn, task.id, NOW)
+            revocations.confirm(conn, [entries[number]], NOW)
+            return bool(tasks.confirm_revoked(conn, [task.id], NOW))
 
         return work
 

@@ -43,7 +43,7 @@ async def test_an_accessor_is_queued_once(store: Store, task: Task) -> None:
     again, other = a_revocation(task, accessor=first.accessor), a_revocation(task)
     await store.write(lambda conn: revocations.insert_all(conn, [again, other]))
     assert await of(store, task) == [first, other]
-    await store.write(lambda conn: revocations.confirm(conn, first, NOW))
+    await store.write(lambda conn: revocations.confirm(conn, [first], NOW))
     await queued(store, again)
     assert await of(store, task) == [replace(first, confirmed_at=NOW), other]
     await store.write(lambda conn: revocations.insert_all(conn, []))
@@ -86,11 +86,11 @@ async def test_a_claim_that_lapsed_is_taken_by_another_and_refused_to_the_first(
     [newer] = await claimed(store, NOW + HOLD, by="two")
 
     assert (newer.epoch, newer.claimed_by) == (stale.epoch + 1, "two")
-    assert not await store.write(lambda conn: revocations.confirm(conn, stale, NOW + HOLD))
+    assert not await store.write(lambda conn: revocations.confirm(conn, [stale], NOW + HOLD))
     assert not await store.write(lambda conn: revocations.retry(conn, stale, error="late", next_attempt_at=NOW + HOUR))
     await store.write(lambda conn: revocations.release(conn, [stale], NOW))
     assert await of(store, task) == [newer]
-    assert await store.write(lambda conn: revocations.confirm(conn, newer, NOW + HOLD))
+    assert await store.write(lambda conn: revocations.confirm(conn, [newer], NOW + HOLD))
 
 
 async def test_what_is_released_is_due_at_once(store: Store, task: Task) -> None:
@@ -113,8 +113,8 @@ async def test_a_failed_attempt_is_noted_and_tried_later(store: Store, task: Tas
 
 async def test_confirmation_counts_once_and_is_final(store: Store, task: Task) -> None:
     entry = await queued(store, a_revocation(task))
-    assert await store.write(lambda conn: revocations.confirm(conn, entry, NOW))
-    assert not await store.write(lambda conn: revocations.confirm(conn, entry, NOW + HOUR))
+    assert await store.write(lambda conn: revocations.confirm(conn, [entry], NOW))
+    assert not await store.write(lambda conn: revocations.confirm(conn, [entry], NOW + HOUR))
     assert not await store.write(lambda conn: revocations.retry(conn, entry, error="late", next_attempt_at=NOW))
     assert await of(store, task) == [replace(entry, confirmed_at=NOW)]
     assert await claimed(store, NOW + HOUR) == []

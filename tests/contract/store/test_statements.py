@@ -59,6 +59,7 @@ async def test_many_issuances_share_their_statements(store: Store, anchor: Ancho
 
 async def test_a_task_from_start_to_confirmed_end(store: Store, task: Task, issue: Issue) -> None:
     issuance = await issue(state=IssuanceState.MINTING)
+    locking = await store.read(lambda conn: conn.dialect.name == "postgresql")
     works: dict[str, tuple[Work, int]] = {
         "heartbeat": (lambda conn: tasks.heartbeat(conn, task.id, NOW), 1),
         "activate": (
@@ -78,7 +79,7 @@ async def test_a_task_from_start_to_confirmed_end(store: Store, task: Task, issu
         "revoke": (lambda conn: issuances.revoke_of_tasks(conn, [task.id], "x", NOW), 1),
         "queue": (lambda conn: revocations.insert_all(conn, [a_revocation(task)]), 1),
         "confirm": (lambda conn: issuances.confirm(conn, [issuance.id, new_id()], NOW), 1),
-        "confirm_revoked": (lambda conn: tasks.confirm_revoked(conn, task.id, NOW), 2),
+        "confirm_revoked": (lambda conn: tasks.confirm_revoked(conn, [task.id], NOW), locking + 1),
     }
     for name, (work, statements) in works.items():
         assert await cost(store, work) == (statements, 1), name

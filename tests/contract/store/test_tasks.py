@@ -44,7 +44,7 @@ async def test_an_unknown_task_is_none(store: Store) -> None:
     assert await store.write(lambda conn: tasks.pin(conn, unknown)) is None
     assert await store.write(lambda conn: tasks.heartbeat(conn, unknown, NOW)) is None
     assert await store.write(lambda conn: tasks.end(conn, [unknown], TaskState.COMPLETED, NOW)) == []
-    assert await store.write(lambda conn: tasks.confirm_revoked(conn, unknown, NOW)) is False
+    assert await store.write(lambda conn: tasks.confirm_revoked(conn, [unknown], NOW)) == []
 
 
 @pytest.mark.parametrize("text", ["", "x", "0" * 32, f"{{{AN_ID}}}", AN_ID.upper(), AN_ID + "\n", AN_ID + "0"])
@@ -113,6 +113,15 @@ async def test_due_tasks_come_longest_due_first_and_bounded(store: Store) -> Non
     assert latest in await store.read(lambda conn: tasks.due(conn, NOW + HOUR, 10))
 
 
+async def test_an_agent_ends_its_own_tasks_only(store: Store) -> None:
+    mine, another, theirs = [await stored(store, a_task(agent=agent)) for agent in (AGENT, AGENT, "spiffe://o.org/b")]
+    over = await stored(store, a_task(state=TaskState.LOCKED, ended_at=NOW))
+    asked = [(mine.id, AGENT), (theirs.id, AGENT), (another.id, theirs.agent), (over.id, AGENT), (new_id(), AGENT)]
+    ended = await store.write(lambda conn: tasks.end_own(conn, asked, TaskState.COMPLETED, NOW + SECOND))
+    assert ended == [replace(mine, state=TaskState.COMPLETED, ended_at=NOW + SECOND)]
+    assert await store.read(active_tasks) == [another, theirs]
+
+
 async def test_active_tasks_of_one_agent_or_all(store: Store) -> None:
     first, second = await stored(store, a_task()), await stored(store, a_task(agent="spiffe://example.org/b"))
     ended = await stored(store, a_task())
@@ -123,7 +132,7 @@ async def test_active_tasks_of_one_agent_or_all(store: Store) -> None:
 
 class TestConfirmRevoked:
     async def confirmed(self, store: Store, task: Task) -> bool:
-        return await store.write(lambda conn: tasks.confirm_revoked(conn, task.id, NOW + HOUR))
+        return bool(await store.write(lambda conn: tasks.confirm_revoked(conn, [task.id], NOW + HOUR)))
 
     async def ended(self, store: Store) -> Task:
         return await stored(store, a_task(state=TaskState.COMPLETED, ended_at=NOW))
@@ -144,7 +153,7 @@ class TestConfirmRevoked:
         await store.write(lambda conn: revocations.insert_all(conn, [revocation]))
         assert not await self.confirmed(store, task)
         assert await self.confirmed(store, other)
-        await store.write(lambda conn: revocations.confirm(conn, revocation, NOW))
+        await store.write(lambda conn: revocations.confirm(conn, [revocation], NOW))
         assert await self.confirmed(store, task)
 
     @pytest.mark.parametrize("state", list(AnchorState))
