@@ -274,7 +274,7 @@ class Revoker:
         """Record an attempt; it is not known when the entry is another replica's by now."""
         now = self._clock.now()
         if gone:
-            (outcome,) = await step(Step.OUTBOX_CONFIRM, self._store.write(lambda conn: confirm(conn, [(entry, now)])))
+            outcome = await step(Step.OUTBOX_CONFIRM, self._store.write_each(confirm, (entry, now)))
             if outcome.known and self._confirmed is not None:
                 self._confirmed(entry, now)
             return outcome

@@ -276,7 +276,7 @@ class Tasks:
         completion = Completion(task_id, call.event(TASK_COMPLETED), self._revoker.hold())
         try:
             with deadline.lifted():
-                (done,) = await step(Step.TASK_COMPLETE, self._store.write(lambda conn: complete(conn, [completion])))
+                done = await step(Step.TASK_COMPLETE, self._store.write_each(complete, completion))
         except BaseException:
             self._revoker.resume(task_id)
             raise

@@ -122,7 +122,7 @@ async def test_what_is_queued_is_claimed_until_its_replica_had_time(store: Store
     assert await store.write(lambda conn: claim(conn, FIRST_HOLD)) == [("two", 2)]
 
 
-@pytest.mark.parametrize("many", [1, 30])
+@pytest.mark.parametrize("many", [1, 16])
 async def test_however_many_share_a_transaction_they_share_its_statements(store: Store, many: int) -> None:
     held = [await a_task_that_holds_one(store) for _ in range(many)]
     with counting() as seen:
