@@ -102,12 +102,14 @@ async def test_an_anchor_of_another_task_vouches_for_nobody(
     assert isinstance(refusal, TaskEnded)
 
 
-async def test_what_was_decided_on_older_rules_or_a_dying_anchor_is_decided_again(store: Store, task: Task) -> None:
+async def test_what_was_decided_on_older_rules_or_a_dying_anchor_is_decided_again(
+    store: Store, task: Task, anchor: AnchorRecord
+) -> None:
     dying = an_anchor(task, state=AnchorState.REVOKING)
     await store.write(lambda conn: anchors.insert(conn, dying))
     under = await rules(store)
     older = replace(under, revision=under.revision - 1)
-    refusals = await delivered(store, [delivery(older, task, dying), delivery(under, task, dying)])
+    refusals = await delivered(store, [delivery(older, task, anchor), delivery(under, task, dying)])
     assert [type(refusal) for refusal in refusals] == [PolicyChanged, PolicyChanged]
 
 
