@@ -11,6 +11,7 @@ but the connection it is given.
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,14 +35,15 @@ Work: TypeAlias = Callable[[Connection, Sequence[A]], Sequence[T]]
 MAX_WAITING: Final = 2048
 MAX_TOGETHER: Final = 256
 SIBLINGS: Final = 4
-"""So many written together say that there are more to come: the next transaction waits for them."""
+"""So many written together say that there are more to come: the next transactions wait for as many."""
 
-LINGER: Final = timedelta(milliseconds=4)
-"""The longest that it waits."""
+LINGER: Final = timedelta(milliseconds=5)
+"""The longest that they wait."""
 
 RETRY_AFTER: Final = timedelta(seconds=1)
 
 _ATTEMPTS_ALONE = 3
+_FADING = 0.8
 
 
 class Job(Generic[A, T]):
@@ -98,7 +100,7 @@ class Writer:
         self._waiting: deque[Job[Any, Any]] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._together = 0
+        self._expected = 0.0
         self._wanted = 1
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -152,17 +154,17 @@ class Writer:
                 self._answer([job])
 
     def _take(self, most: int) -> list[Job[Any, Any]]:
-        """Wait for something to write, and a moment longer for as much as was last written together.
+        """Wait for something to write, and a moment longer for as much as was lately written together.
 
         A transaction costs about as much for one as for several, and whoever
         writes for many callers takes processor time from them with each.
         """
         with self._changed:
             self._wait_for(1, None)
-            if self._together >= SIBLINGS:
-                self._wait_for(self._together, LINGER.total_seconds())
+            if self._expected >= SIBLINGS:
+                self._wait_for(math.ceil(self._expected), LINGER.total_seconds())
             taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
-        self._together = len(taken)
+        self._expected = max(len(taken), self._expected * _FADING)
         return taken
 
     def _wait_for(self, wanted: int, seconds: float | None) -> None:
