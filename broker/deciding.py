@@ -23,7 +23,7 @@ from broker.errors import BrokerError, TaskEnded, TaskNotFound
 from broker.mint import KINDS
 from broker.model import Issuance, JsonObject, Task, TaskSpec, TaskState
 from broker.policy import Policy, PolicyCache
-from broker.record import NO_LIMITS, Decided
+from broker.record import Decided
 from broker.step import Step, step
 from broker.store import Store, issuances, tasks
 from broker.tasks import check_start, new_task, view
@@ -143,7 +143,7 @@ class Deciding:
 
     async def _spare_vault(self, call: Call, task: Task, grant: Grant) -> None:
         """Refuse what a limit will refuse anyway; the record decides exactly."""
-        if grant.limits != NO_LIMITS:
+        if grant.limits.given:
             reached = await step(
                 Step.ISSUE_COUNT,
                 self._store.read(lambda conn: record.limit_reached(conn, grant, task, call.now, exact=False)),

@@ -130,6 +130,12 @@ class Limits(Strict):
     live_per_scope: Annotated[int | None, Field(alias="livePerScope", ge=1)] = None
     per_agent_per_minute: Annotated[int | None, Field(alias="perAgentPerMinute", ge=1)] = None
 
+    @property
+    def given(self) -> bool:
+        """Whether there is any limit."""
+        limits = (self.live_per_task, self.live_per_agent, self.live_per_scope, self.per_agent_per_minute)
+        return limits != (None, None, None, None)
+
 
 class CredentialMapping(Strict):
     """What is minted; each credential kind adds its own fields."""

@@ -15,14 +15,12 @@ from broker import revoke
 from broker.audit import Call
 from broker.audit.catalogue import CREDENTIAL_ISSUED, CREDENTIAL_MINT_FAILED, CREDENTIAL_REQUESTED
 from broker.authorize import Grant
-from broker.document import Limits
 from broker.errors import BrokerError, LimitReached, Locked, RequestIdReused, TaskEnded
 from broker.model import AnchorState, AuditEvent, Issuance, IssuanceState, JsonValue, Task, TaskState
 from broker.policy import Policy, PolicyChanged
 from broker.store import events, issuances, tasks
 from broker.store import policy as revisions
 
-NO_LIMITS: Final = Limits()
 UNDELIVERED: Final = "undelivered"
 
 Refusal = BrokerError | PolicyChanged | None
@@ -162,7 +160,7 @@ def deliver(conn: Connection, deliveries: Sequence[Delivery]) -> list[Refusal]:
     """Record credentials that needed no intent; as undelivered where the decision no longer holds."""
     refusals = _standing(conn, [(one.decided, one.issuance.anchor_id) for one in deliveries])
     places = [place for place, refusal in enumerate(refusals) if refusal is None]
-    counted = [place for place in places if deliveries[place].decided.grant.limits != NO_LIMITS]
+    counted = [place for place in places if deliveries[place].decided.grant.limits.given]
     _insert(conn, deliveries, refusals, [place for place in places if place not in counted])
     for place in counted:
         # One after the other: each counts for the next.

@@ -25,13 +25,14 @@ from broker.model import (
     TaskState,
 )
 from broker.policy import Policy, PolicyChanged
-from broker.record import NO_LIMITS, Decided, Delivery, Refusal
+from broker.record import Decided, Delivery, Refusal
 from broker.store import Store, anchors, events, issuances, policy, tasks
 from tests.fixtures.records import AGENT, HOUR, NOW, a_task, an_anchor, an_issuance
 from tests.fixtures.store import counting
 
 IDENTITY = Identity(AGENT, EvidenceKind.JWT_SVID, "spiffe://example.org", AGENT, {}, "e" * 64, NOW)
 MAPPING = VaultTokenMapping(kind="vault_token", rules=(Rule(path="secret/data/x", capabilities=("read",)),))
+NO_LIMITS = Limits()
 
 
 async def rules(store: Store) -> Policy:
