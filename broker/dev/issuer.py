@@ -108,6 +108,12 @@ class DevIssuer:
         """
         return self._sign({"sub": spiffe_id, **_times(lifetime), "aud": audience})
 
+    @property
+    def public_key_pem(self) -> str:
+        """The key that verifies its tokens, for who is configured with a key instead of an address."""
+        key = self._key.public_key()
+        return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
     def stop(self) -> None:
         """Stop serving and wait for that."""
         if self._thread.is_alive():

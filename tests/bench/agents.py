@@ -19,6 +19,7 @@ from typing import Any, Final
 from credbroker.v1 import credential_service_pb2 as credential
 from credbroker.v1 import task_pb2
 from credbroker.v1 import task_service_pb2 as task_service
+from grpc_health.v1 import health_pb2
 
 from tests.bench.client import CALL_SECONDS, Servers
 from tests.bench.wire import GrpcConnection, HttpConnection, WrongReply, grpc_connection, http_connection
@@ -28,6 +29,7 @@ ISSUE: Final = "credbroker.v1.CredentialService/IssueCredential"
 RENEW: Final = "credbroker.v1.CredentialService/RenewCredential"
 START: Final = "credbroker.v1.TaskService/StartTask"
 COMPLETE: Final = "credbroker.v1.TaskService/CompleteTask"
+HEALTH: Final = "grpc.health.v1.Health/Check"
 SPEC: Final = task_pb2.TaskSpec(purpose="to be measured")
 
 Unit = Callable[[], Awaitable[None]]
@@ -136,6 +138,18 @@ class BrokerCaller:
 
         return unit
 
+    async def health_checks(self) -> Unit:
+        """Return what asks for the broker's health: a call that does next to nothing."""
+
+        async def unit() -> None:
+            began = time.perf_counter()
+            answer = await self._connection.call(HEALTH, b"")
+            self._samples.waits.append(time.perf_counter() - began)
+            if health_pb2.HealthCheckResponse.FromString(answer).status != health_pb2.HealthCheckResponse.SERVING:
+                raise WrongReply("a broker that does not serve")
+
+        return unit
+
     async def renewals(self) -> Unit:
         """Return what renews one credential of a long task."""
         self._long_task = await self.begin()
@@ -229,6 +243,10 @@ class DirectCaller:
         """Vault knows no tasks."""
         raise ValueError("nothing to be done directly")
 
+    async def health_checks(self) -> Unit:
+        """Only the broker's are compared with anything."""
+        raise ValueError("nothing to be done directly")
+
     async def renewals(self) -> Unit:
         """Return what renews one lease."""
         token = await self.login()
@@ -286,6 +304,7 @@ WORKLOADS: Final[dict[str, Callable[[Caller], Awaitable[Unit]]]] = {
     "tasks of one": lambda caller: caller.tasks_of(1),
     "empty tasks": lambda caller: caller.empty_tasks(),
     "renewals": lambda caller: caller.renewals(),
+    "health checks": lambda caller: caller.health_checks(),
 }
 
 

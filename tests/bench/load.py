@@ -35,7 +35,7 @@ def prepare_login(bench: Bench) -> None:
     client, issuer = bench.parts.openbao.client(), bench.parts.issuer
     if "jwt/" not in client.adapter.get("/v1/sys/auth")["data"]:
         _write(client, "sys/auth/jwt", type="jwt")
-    _write(client, "auth/jwt/config", jwks_url=issuer.jwks_url, jwks_ca_pem=issuer.ca_file.read_text())
+    _write(client, "auth/jwt/config", jwt_validation_pubkeys=[issuer.public_key_pem])
     _write(client, "sys/policies/acl/agents", policy=_POLICY)
     _write(
         client,
