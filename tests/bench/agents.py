@@ -331,8 +331,7 @@ async def callers(link: Link, access: Access, tokens: list[str], scope: str, rol
         while True:
             order = await link.hear()
             if order == "finish":
-                for one in asking:
-                    await one.finish(servers)
+                await asyncio.gather(*(one.finish(servers) for one in asking))
                 link.say("finished")
                 continue
             samples = Samples()

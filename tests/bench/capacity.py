@@ -22,7 +22,6 @@ UTILISATION: Final = 0.6
 CELL_CORES: Final = 16
 """Of OpenBao's active node and of the database's primary: one of each serves a cell."""
 TRUSTED_ERROR: Final = 0.25
-WORKER_MIB, WORKER_MIB_PER_LIVE = 120.0, 20.0 / 100_000
 
 _STEPS: Final = 8
 _SECONDS: Final = 0.8
@@ -46,6 +45,21 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """What does not depend on time; by default what a worker may have.
+
+    Attributes:
+        worker_mib: Memory of a worker after load.
+        live_mib: What a live issuance adds to it.
+        stored_kib: What an issuance leaves in the database; None when it was not measured.
+    """
+
+    worker_mib: float = 120.0
+    live_mib: float = 20.0 / 100_000
+    stored_kib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
     """What one load needs.
 
@@ -58,6 +72,7 @@ class Need:
         worker_mib: Memory of each.
         vault_cores: Of all cells.
         database_cores: Of all cells.
+        gib_a_day: What all databases grow by; None when it was not measured.
         p50: Simulated in one cell, in milliseconds.
         p99: Likewise.
     """
@@ -70,6 +85,7 @@ class Need:
     worker_mib: float
     vault_cores: float
     database_cores: float
+    gib_a_day: float | None
     p50: float
     p99: float
 
@@ -130,12 +146,12 @@ def checked(result: Result, cores: int) -> list[Checked]:
     return rows
 
 
-def needs(costs: Costs) -> list[Need]:
+def needs(costs: Costs, sizes: Sizes | None = None) -> list[Need]:
     """Return what each load needs with PostgreSQL and OpenBao on machines of their own."""
-    return [_need(costs, times) for times in TIMES]
+    return [_need(costs, sizes or Sizes(), times) for times in TIMES]
 
 
-def _need(costs: Costs, times: int) -> Need:
+def _need(costs: Costs, sizes: Sizes, times: int) -> Need:
     rate = float(BASE_RATE * times)
     vault, database = rate * costs.vault.busy / UTILISATION, rate * costs.database.busy / UTILISATION
     cells = max(1, math.ceil(max(vault, database) / CELL_CORES))
@@ -150,9 +166,10 @@ def _need(costs: Costs, times: int) -> Need:
         live,
         cells,
         of_cell * cells,
-        WORKER_MIB + WORKER_MIB_PER_LIVE * live / cells,
+        sizes.worker_mib + sizes.live_mib * live / cells,
         vault,
         database,
+        None if sizes.stored_kib is None else rate * 86_400 * sizes.stored_kib / 2**20,
         seen.wait(0.5) * 1000,
         seen.wait(0.99) * 1000,
     )

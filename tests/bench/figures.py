@@ -15,7 +15,7 @@ class Figure:
     Attributes:
         name: What was measured, in a few words.
         seen: The number.
-        unit: ``s``, ``ms``, ``/s``, ``x`` (a ratio within one run), ``MiB`` or empty for a count.
+        unit: ``s``, ``ms``, ``/s``, ``x`` (a ratio within one run), ``KiB``, ``MiB`` or empty for a count.
         goal: The most it may be; None where it only explains another figure.
         at_least: The least it may be, where more is better.
     """

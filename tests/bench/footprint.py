@@ -11,6 +11,7 @@ from tests.bench.volume_fill import History
 
 GOAL_GROWTH_MIB = 20.0
 LIVE, QUICK_LIVE = 100_000, 1_000
+AFTER_LOAD = "memory after load"
 CALLERS, SECONDS, QUICK_SECONDS = 16, 6.0, 0.5
 
 
@@ -25,11 +26,16 @@ async def run(bench: Bench) -> list[Figure]:
         held = await _after_load(full)
     return [
         Figure("memory after start", idle, "MiB"),
-        Figure("memory after load", empty, "MiB"),
+        Figure(AFTER_LOAD, empty, "MiB"),
         Figure(f"memory after start with {count:,} live issuances", begun, "MiB"),
         Figure(f"memory after load with {count:,} live issuances", held, "MiB"),
-        Figure(f"what {count:,} live issuances add", max(0.0, held - empty), "MiB", GOAL_GROWTH_MIB),
+        Figure(added_by(count), max(0.0, held - empty), "MiB", GOAL_GROWTH_MIB),
     ]
+
+
+def added_by(count: int) -> str:
+    """Return the name of the figure of what so many live issuances add."""
+    return f"what {count:,} live issuances add"
 
 
 async def _after_load(bench: Bench) -> float:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from credbroker.v1 import audit_service_pb2 as audit
+from sqlalchemy import text
 
 from broker.dev.people import AUDITORS
 from tests.bench.figures import Figure, percentile
@@ -25,6 +26,11 @@ STORED, QUICK_STORED = 1_000_000, 2_000
 ASKED, QUICK_ASKED = 60, 5
 _PAGE_SIZE: Final = 50
 _WARM_UP: Final = 2
+STORED_KIB: Final = "stored for one issuance with its events, its share of the task, and all indices"
+_SIZE: Final = {
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    "postgres": "SELECT pg_database_size(current_database())",
+}
 _SERVICE: Final = "credbroker.v1.AuditService/"
 
 
@@ -34,6 +40,9 @@ async def run(bench: Bench) -> list[Figure]:
     history = History(issuances=stored, live=stored // 1_000)
     figures: list[Figure] = []
     with bench.parts.broker(bench.database, quick=bench.quick, compare=False, history=history) as full:
+        with full.records() as engines, engines.writer.begin() as conn:
+            size = conn.execute(text(_SIZE[full.database])).scalar_one()
+        figures.append(Figure(STORED_KIB, size / stored / 1024, "KiB"))
         token = bench.parts.issuer.token("auditor", claims={"groups": [AUDITORS]}).reveal()
         for listed, filters in (("issuances", _of_issuances()), ("events", _of_events())):
             arguments = {"token": token, "listed": listed, "filters": list(filters.values()), "asked": asked}
@@ -89,33 +98,33 @@ async def ask(link: Link, access: Access, token: str, listed: str, filters: list
     context = ssl.create_default_context(cafile=access.ca_file)
     connection = await grpc_connection(access.broker, context, token)
     seen: list[list[float]] = []
-    for text in filters:
-        method, message = _request(listed, text)
+    for condition in filters:
+        method, message = _request(listed, condition)
         times: list[float] = []
         for _ in range(asked + _WARM_UP):
             began = time.perf_counter()
             async with asyncio.timeout(60):
                 answer = await connection.call(method, message)
             times.append(time.perf_counter() - began)
-            _check(listed, text, answer)
+            _check(listed, condition, answer)
         seen.append(times[_WARM_UP:])
     connection.transport.close()
     link.say(seen)
 
 
-def _request(listed: str, text: str) -> tuple[str, bytes]:
+def _request(listed: str, condition: str) -> tuple[str, bytes]:
     if listed == "issuances":
-        request = audit.ListIssuancesRequest(page_size=_PAGE_SIZE, filter=text)
+        request = audit.ListIssuancesRequest(page_size=_PAGE_SIZE, filter=condition)
         return _SERVICE + "ListIssuances", request.SerializeToString()
-    events = audit.ListAuditEventsRequest(page_size=_PAGE_SIZE, filter=text)
+    events = audit.ListAuditEventsRequest(page_size=_PAGE_SIZE, filter=condition)
     return _SERVICE + "ListAuditEvents", events.SerializeToString()
 
 
-def _check(listed: str, text: str, answer: bytes) -> None:
+def _check(listed: str, condition: str, answer: bytes) -> None:
     rows: Sequence[object]
     if listed == "issuances":
         rows = audit.ListIssuancesResponse.FromString(answer).issuances
     else:
         rows = audit.ListAuditEventsResponse.FromString(answer).events
-    if len(rows) > _PAGE_SIZE or (not text and len(rows) < _PAGE_SIZE):
+    if len(rows) > _PAGE_SIZE or (not condition and len(rows) < _PAGE_SIZE):
         raise WrongReply(f"a first page with {len(rows)} rows")

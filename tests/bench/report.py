@@ -7,13 +7,15 @@ A marker is a comment, ``<!-- figures: NAME -->``, and its end is
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from tests.bench import capacity, plot
 from tests.bench.figures import Figure, Result, Span, result_of, shown
+from tests.bench.footprint import AFTER_LOAD, LIVE, added_by
 from tests.bench.issuing import FLUSH
+from tests.bench.lists import STORED_KIB
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGE, PLOT = "performance.md", "issuing.svg"
@@ -149,20 +151,27 @@ def _capacity(run: Run) -> str:
         "there" + ("." if trusted else ", too far for its times to be shown."),
         "",
     ]
-    heads = ["load", "credentials/s", "alive", "cells", "workers", "MiB each", "OpenBao cores", "database cores"]
+    heads = ["load", "credentials/s", "alive", "cells", "workers", "MiB each", "OpenBao cores"]
+    heads += ["database cores", "GiB a day"]
     heads += ["p50 in ms", "p99 in ms"] if trusted else []
     lines += [_row(heads), _row(["---"] * len(heads))]
-    for need in capacity.needs(costs):
+    for need in capacity.needs(costs, _sizes_of(run, result.database)):
         numbers = [f"{need.rate:,.0f}", f"{need.live:,.0f}", f"{need.cells:,}", f"{need.workers:,}"]
-        numbers += [f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for value in _sizes(need)]
+        sizes = (need.worker_mib, need.vault_cores, need.database_cores, need.gib_a_day)
+        numbers += ["" if size is None else f"{size:,.0f}" if size >= 10 else f"{size:.1f}" for size in sizes]
         lines.append(
             _row([f"{need.times:,} x", *numbers, *([f"{need.p50:.1f}", f"{need.p99:.1f}"] if trusted else [])])
         )
     return "\n".join(lines)
 
 
-def _sizes(need: capacity.Need) -> tuple[float, ...]:
-    return need.worker_mib, need.vault_cores, need.database_cores
+def _sizes_of(run: Run, database: str) -> capacity.Sizes:
+    """Return the sizes that were measured."""
+    seen = {figure.name: figure.seen for one in run.results if one.database == database for figure in one.figures}
+    sizes = capacity.Sizes(stored_kib=seen.get(STORED_KIB))
+    if added_by(LIVE) not in seen:
+        return sizes
+    return replace(sizes, worker_mib=seen[AFTER_LOAD], live_mib=seen[added_by(LIVE)] / LIVE)
 
 
 def _simulated(run: Run) -> list[Result]:

@@ -9,6 +9,9 @@ import pytest
 
 from tests.bench import figures, report
 from tests.bench.figures import Figure, Result, Span
+from tests.bench.footprint import AFTER_LOAD, LIVE, added_by
+from tests.bench.issuing import FLUSH
+from tests.bench.lists import STORED_KIB
 
 PAGE = """Before.
 
@@ -25,6 +28,9 @@ Between.
 stays
 <!-- end of figures -->
 """
+
+
+CPU = {"broker": 0.8, "OpenBao": 0.7, "generator": 0.1}
 
 
 def span(side: str, callers: int, done: int) -> Span:
@@ -79,6 +85,28 @@ def test_the_plot_is_a_drawing_of_every_line(docs: Path) -> None:
     lines = drawing.findall(".//{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 2 * 3
     assert all(len(str(line.get("points")).split()) == 2 for line in lines)
+
+
+def test_every_section_is_made_from_a_whole_run(docs: Path) -> None:
+    spans = tuple(
+        Span("broker", "steady", callers, 1, 0.002, (1.2 * callers, 9.0, 9.0), (), {**CPU, "PostgreSQL": 0.3})
+        for callers in (1, 16, 32, 64)
+    )
+    results = [
+        Result("issuing", "postgres", 2, (Figure(FLUSH, 0.4, "ms"), Figure("held", 80.0, "MiB")), spans),
+        Result("footprint", "postgres", 1, (Figure(AFTER_LOAD, 90, "MiB"), Figure(added_by(LIVE), 10, "MiB"))),
+        Result("lists", "postgres", 1, (Figure(STORED_KIB, 2, "KiB"),)),
+    ]
+    machine = {"date": "2026-01-01", "revision": "1", "processor": "one, 2 usable cores", "load before": "0 0"}
+    document = {"machine": machine, "results": [asdict(result) for result in results]}
+    (docs / "run.json").write_text(json.dumps(document))
+    run = report.read(docs / "run.json")
+
+    made = {name: make(run) for name, make in report.SECTIONS.items()}
+
+    assert {name for name, text in made.items() if not text} == {"goals", "ratios"}
+    assert "| PostgreSQL, 2 workers | 64 | 500 |" in made["simulation"]
+    assert "| 1 x | 50 | 45,000 | 1 | 1 | 94 | 0.1 | 0.0 | 8.2 |" in made["capacity"]
 
 
 def test_an_unknown_marker_is_an_error(docs: Path) -> None:
