@@ -5,7 +5,8 @@ that has its connection, of OpenBao and of the database, and waits for the disk.
 Processes compete for the cores of their machine. Of a worker, what needs the
 interpreter's lock uses one core at a time; its other threads, OpenBao and
 PostgreSQL use as many as there are. A commit takes everything that waits for
-it. A process that was idle needs more for a request than one that is busy.
+it. What a process does once for all requests under way together (waking up, a
+transaction, a flush of a log) is divided among them.
 """
 
 import heapq
@@ -28,12 +29,16 @@ class Cost:
     """Processor time of one process for one credential, in seconds.
 
     Attributes:
-        alone: When it was idle before.
-        busy: When it had more to do.
+        alone: Of a request that comes alone.
+        busy: Of one among very many.
     """
 
     alone: float
     busy: float
+
+    def among(self, requests: int) -> float:
+        """Return the cost of each of so many requests under way together."""
+        return self.busy + (self.alone - self.busy) / max(1, requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +116,17 @@ class _Clock:
             return
 
 
+@dataclass(slots=True)
+class _Load:
+    under_way: int = 0
+
+
 class _Machine:
     """Cores that processes compete for, in turns."""
 
-    def __init__(self, clock: _Clock, cores: int) -> None:
+    def __init__(self, clock: _Clock, cores: int, load: _Load) -> None:
         self.clock = clock
+        self.load = load
         self._free = cores
         self._processes: list[_Process] = []
 
@@ -157,8 +168,7 @@ class _Process:
         """Return the wait for this share of what a credential costs here."""
 
         def wait(done: Done) -> None:
-            idle = not self._running and not self._queue
-            seconds = share * (self._cost.alone if idle else self._cost.busy)
+            seconds = share * self._cost.among(self._machine.load.under_way)
             if not seconds:
                 done()
                 return
@@ -220,13 +230,15 @@ class _Stack:
     def __init__(self, clock: _Clock, costs: Costs, place: Place) -> None:
         self._clock = clock
         self._on_path = costs.on_path
-        machine = _Machine(clock, place.cores)
-        elsewhere = machine if place.shared else _Machine(clock, place.cores)
-        self._generator = _Process(machine if place.shared else _Machine(clock, 1_000), 1, costs.generator)
+        self._load = _Load()
+        machine = _Machine(clock, place.cores, self._load)
+        elsewhere = machine if place.shared else _Machine(clock, place.cores, self._load)
+        generator = machine if place.shared else _Machine(clock, 1, self._load)
+        self._generator = _Process(generator, 1, costs.generator)
         self._locked = costs.locked
         self._workers = []
         for _ in range(place.workers):
-            own = machine if place.shared else _Machine(clock, 1)
+            own = machine if place.shared else _Machine(clock, 1, self._load)
             self._workers.append((_Process(own, 1, costs.broker), _Process(own, place.cores, costs.broker)))
         self._vault = _Process(machine, place.cores, costs.vault)
         self._database = _Process(elsewhere, place.cores, costs.database)
@@ -237,6 +249,7 @@ class _Stack:
         chosen, part = number % len(self._workers), self._on_path
         interpreter, threads = self._workers[chosen]
         locked, free = self._locked, 1 - self._locked
+        self._load.under_way += 1
         yield self._generator.work(part / 2)
         yield interpreter.work(part * locked / 2)
         yield self._vault.work(part)
@@ -246,6 +259,7 @@ class _Stack:
         yield self._disk.commit(chosen)
         yield interpreter.work(part * locked / 4)
         yield self._generator.work(part / 2)
+        self._load.under_way -= 1
         rest = 1 - part
         interpreter.work(rest * locked)(lambda: None)
         threads.work(rest * free)(lambda: None)
@@ -262,7 +276,7 @@ def closed(costs: Costs, place: Place, callers: int, seconds: float = 3.0) -> Ou
         while True:
             began = clock.now
             yield from stack.request(number)
-            if began >= _WARM_UP:
+            if clock.now >= _WARM_UP:
                 waits.append(clock.now - began)
 
     for number in range(callers):
@@ -279,7 +293,7 @@ def opened(costs: Costs, place: Place, rate: float, seconds: float = 3.0, seed: 
     def one(number: int) -> Steps:
         began = clock.now
         yield from stack.request(number)
-        if began >= _WARM_UP:
+        if clock.now >= _WARM_UP:
             waits.append(clock.now - began)
 
     def arrive() -> None:

@@ -54,6 +54,13 @@ def test_a_flush_serves_all_that_wait_for_it(together: bool, rate: float) -> Non
     assert seen.rate == pytest.approx(rate, rel=0.1)
 
 
+def test_what_is_done_once_is_divided_among_those_under_way() -> None:
+    shared = Costs(NOTHING, Cost(0.002, 0.001), NOTHING, NOTHING, 0.0)
+
+    assert closed(shared, Place(1, 1), 1).rate == pytest.approx(500, rel=0.02)
+    assert closed(shared, Place(1, 1), 10).rate == pytest.approx(1000 / 1.1, rel=0.03)
+
+
 def test_chance_makes_a_queue_as_long_as_theory_says() -> None:
     # M/D/1: the wait before service is rho / (2 (1 - rho)) services long.
     service, rho = 0.001, 0.7
