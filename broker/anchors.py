@@ -8,7 +8,8 @@ and revoked. The secret stays in this process's memory.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -21,13 +22,30 @@ from broker.ids import new_id
 from broker.mint.anchor import create_anchor
 from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
-from broker.model import Anchor, AnchorRecord, AnchorState, Task, TaskState
+from broker.model import Anchor, AnchorRecord, AnchorState, AuditEvent, Task
+from broker.policy import Policy, PolicyChanged
 from broker.step import Step, step
-from broker.store import Store, anchors, tasks
+from broker.store import Store, anchors, events, tasks
+from broker.store import policy as revisions
 
 SHORTEST_LIFE: Final = timedelta(seconds=1)
 
-Begin = Callable[[Connection], None]
+Refusal = BrokerError | PolicyChanged | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A task that is stored with the intent of its first anchor.
+
+    Attributes:
+        task: The task.
+        rules: The rules under which it may begin.
+        event: What is recorded of it.
+    """
+
+    task: Task
+    rules: Policy
+    event: AuditEvent
 
 
 class Anchors:
@@ -45,16 +63,17 @@ class Anchors:
         self._anchors: dict[tuple[str, str], Anchor] = {}
         self._making: dict[tuple[str, str], asyncio.Task[Anchor]] = {}
 
-    async def get(self, task: Task, role: str, begin: Begin | None = None) -> Anchor:
+    async def get(self, task: Task, role: str, beginning: Beginning | None = None) -> Anchor:
         """Return the anchor of a task under a Vault role, making it when there is none.
 
         Args:
-            task: The task; new ones are stored by `begin`.
+            task: The task.
             role: Name of the Vault token role, and of the scope's policy.
-            begin: Further work for the transaction that records the intent; it
-                runs only when an anchor is made.
+            beginning: The same task, where it is to be stored with the intent.
 
         Raises:
+            PolicyChanged: when the rules under which the task may begin have
+                changed, or another request with its id began one.
             TaskEnded: when the task has ended.
             VaultUnavailable: when Vault did not answer.
             MintFailed: when Vault refused.
@@ -66,7 +85,7 @@ class Anchors:
             return anchor
         making = self._making.get(key)
         if making is None:
-            making = asyncio.create_task(self._make(task, role, begin), name=f"anchor {task.id}")
+            making = asyncio.create_task(self._make(task, role, beginning), name=f"anchor {task.id}")
             self._making[key] = making
             making.add_done_callback(lambda _: self._making.pop(key, None))
         return await asyncio.shield(making)
@@ -99,12 +118,14 @@ class Anchors:
             Step.ANCHOR_RETIRE, self._store.write(lambda conn: revoke.queue_anchors(conn, [anchor.id], reason, now))
         )
 
-    async def _make(self, task: Task, role: str, begin: Begin | None) -> Anchor:
+    async def _make(self, task: Task, role: str, beginning: Beginning | None) -> Anchor:
         now = self._clock.now()
         if task.deadline - now < SHORTEST_LIFE:
             raise TaskEnded("the task's deadline has been reached")
         record = _record(new_id(), task.id, role, self._replica, task.deadline, now)
-        await step(Step.ANCHOR_INTEND, self._store.write(lambda conn: _intend(conn, record, begin)))
+        refusal = await step(Step.ANCHOR_INTEND, self._store.write_each(_intend, (record, beginning)))
+        if refusal is not None:
+            raise refusal
         try:
             anchor = await step(
                 Step.ANCHOR_CREATE,
@@ -124,9 +145,7 @@ class Anchors:
             )
             raise
         try:
-            usable = await step(
-                Step.ANCHOR_ADOPT, self._store.write(lambda conn: _adopt(conn, anchor, self._clock.now()))
-            )
+            usable = await step(Step.ANCHOR_ADOPT, self._store.write_each(_adopt, (anchor, self._clock.now())))
         except Exception:
             # The accessor may have been stored all the same.
             with contextlib.suppress(BrokerError):
@@ -156,20 +175,37 @@ def _record(anchor_id: str, task_id: str, role: str, replica: str, expires_at: d
     )
 
 
-def _intend(conn: Connection, record: AnchorRecord, begin: Begin | None) -> None:
-    if begin is not None:
-        begin(conn)
-    task = tasks.pin(conn, record.task_id)
-    if task is None or task.state is not TaskState.ACTIVE:
-        raise TaskEnded("the task ended before its anchor was made")
-    anchors.insert(conn, record)
+def _intend(conn: Connection, intents: Sequence[tuple[AnchorRecord, Beginning | None]]) -> list[Refusal]:
+    """Record anchors that are about to be made, with the tasks that begin; each only where its task is active."""
+    begun = _begin(conn, [beginning for _, beginning in intents if beginning is not None])
+    active = tasks.pin_active(conn, [record.task_id for record, beginning in intents if beginning is None])
+
+    def refusal(record: AnchorRecord, beginning: Beginning | None) -> Refusal:
+        if beginning is not None:
+            return None if record.task_id in begun else PolicyChanged()
+        return None if record.task_id in active else TaskEnded("the task ended before its anchor was made")
+
+    refusals = [refusal(*intent) for intent in intents]
+    anchors.insert(conn, *(record for (record, _), refused in zip(intents, refusals, strict=True) if refused is None))
+    return refusals
 
 
-def _adopt(conn: Connection, anchor: Anchor, now: datetime) -> bool:
-    """Store the accessor; False when the task ended meanwhile, and the anchor is queued."""
-    task = tasks.pin(conn, anchor.task_id)
-    anchors.activate(conn, anchor.id, anchor.accessor, anchor.expires_at)
-    if task is not None and task.state is TaskState.ACTIVE:
-        return True
-    revoke.queue_anchors(conn, [anchor.id], "task.ended_while_minting", now)
-    return False
+def _begin(conn: Connection, beginnings: Sequence[Beginning]) -> set[str]:
+    """Store tasks that may still begin, and return which those are."""
+    if not beginnings:
+        return set()
+    revision = revisions.pin_revision(conn)
+    # A concurrent request with the same id may have begun one: then that one counts.
+    begun = tasks.insert_unless_known(conn, [one.task for one in beginnings if one.rules.revision == revision])
+    events.append(conn, [one.event for one in beginnings if one.task.id in begun])
+    return begun
+
+
+def _adopt(conn: Connection, made: Sequence[tuple[Anchor, datetime]]) -> list[bool]:
+    """Store accessors; False for each whose task ended meanwhile, and that is queued for revocation."""
+    active = tasks.pin_active(conn, [anchor.task_id for anchor, _ in made])
+    anchors.adopt(conn, [anchor for anchor, _ in made])
+    for anchor, now in made:
+        if anchor.task_id not in active:
+            revoke.queue_anchors(conn, [anchor.id], "task.ended_while_minting", now)
+    return [anchor.task_id in active for anchor, _ in made]

@@ -20,10 +20,9 @@ from datetime import timedelta
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection
 
 from broker import deadline, policy, record
-from broker.anchors import Anchors
+from broker.anchors import Anchors, Beginning
 from broker.audit import Call
 from broker.authorize import Grant
 from broker.deciding import Deciding, Errand, IssueRequest
@@ -49,11 +48,10 @@ from broker.model import (
     Task,
 )
 from broker.outbox import Revoker
-from broker.policy import PolicyChanged
 from broker.record import Decided, Delivery
 from broker.secret import Secret, fingerprint
 from broker.step import Step, step
-from broker.store import Store, Work, each, events, tasks
+from broker.store import Store, Work, each
 from broker.tasks import started
 from broker.undo import Undo
 
@@ -142,18 +140,10 @@ class Issuer:
         return await self._mint(errand.call, decided, await self._anchor(errand, decided))
 
     async def _anchor(self, errand: Errand, decided: Decided) -> Anchor:
-        call, task = errand.call, decided.task
-
-        def begin(conn: Connection) -> None:
-            policy.pin(conn, decided.rules)
-            if task.request_id is not None and tasks.by_request(conn, task.agent, task.request_id) is not None:
-                raise PolicyChanged  # a concurrent request with this id started it: decide again, with its task
-            tasks.insert(conn, task)
-            events.append(conn, [started(call, task)])
-
+        task = decided.task
         begins = decided.begins and errand.begun is None
-        role = role_name(decided.grant.scope, decided.grant.mapping)
-        anchor = await self._anchors.get(task, role, begin if begins else None)
+        beginning = Beginning(task, decided.rules, started(errand.call, task)) if begins else None
+        anchor = await self._anchors.get(task, role_name(decided.grant.scope, decided.grant.mapping), beginning)
         errand.begun = task
         return anchor
 

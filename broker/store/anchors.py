@@ -5,9 +5,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, update
 
-from broker.model import AnchorRecord, AnchorState
+from broker.model import Anchor, AnchorRecord, AnchorState
 from broker.store import schema
 from broker.store.columns import constant
+from broker.store.insertion import Insertion
 from broker.store.rows import Rows
 
 _table = schema.anchors
@@ -15,6 +16,7 @@ _rows = Rows(_table, AnchorRecord)
 _by_id = _table.c.id == bindparam("id_")
 _creating = _table.c.state == constant(AnchorState.CREATING)
 
+_INSERT = Insertion(_table, _rows.names)
 _ACTIVATE = (
     update(_table)
     .where(_by_id, _creating)
@@ -37,15 +39,21 @@ _REVOKE_LISTED = _REVOKE.where(_table.c.id.in_(bindparam("ids_", expanding=True)
 _REVOKE_OF_TASKS = _REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True)))
 
 
-def insert(conn: Connection, record: AnchorRecord) -> None:
-    """Store an anchor."""
-    conn.execute(_rows.insert, _rows.values(record))
+def insert(conn: Connection, *records: AnchorRecord) -> None:
+    """Store anchors."""
+    _INSERT(conn, [_rows.row(record) for record in records])
 
 
 def activate(conn: Connection, anchor_id: str, accessor: str, expires_at: datetime) -> bool:
     """Note what Vault made of the intent; False when the anchor is not CREATING any more."""
     values = {"id_": anchor_id, "accessor_": accessor, "expires_at_": expires_at}
     return conn.execute(_ACTIVATE, values).rowcount == 1
+
+
+def adopt(conn: Connection, made: Sequence[Anchor]) -> None:
+    """Do as `activate` for anchors that this replica has made."""
+    given = [{"id_": one.id, "accessor_": one.accessor, "expires_at_": one.expires_at} for one in made]
+    conn.execute(_ACTIVATE, given)
 
 
 def of_task(conn: Connection, task_id: str) -> list[AnchorRecord]:

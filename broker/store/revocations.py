@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, or_, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from broker.model import Revocation
 from broker.store import schema
 from broker.store.cleaning import clean
+from broker.store.insertion import Insertion
 from broker.store.rows import Rows
 
 _table = schema.revocations
@@ -22,10 +22,7 @@ _claimed = (_table.c.id == bindparam("id_"), _table.c.epoch == bindparam("epoch_
 # What is due further ahead than any claim or pause was written by a clock that was wrong.
 _due = or_(_table.c.next_attempt_at <= bindparam("now_"), _table.c.next_attempt_at > bindparam("horizon_"))
 
-_INSERT = {
-    "sqlite": sqlite.insert(_table).on_conflict_do_nothing(index_elements=["accessor"]),
-    "postgresql": postgresql.insert(_table).on_conflict_do_nothing(index_elements=["accessor"]),
-}
+_INSERT_UNLESS_KNOWN = Insertion(_table, _rows.names, unless_known=("accessor",))
 _OF_TASK = _rows.select(_table.c.task_id == bindparam("task_id_")).order_by(_table.c.id)
 _RETRY = (
     update(_table)
@@ -75,8 +72,7 @@ _CLAIM_UNTRIED = _claiming(_of_task, _table.c.attempts == 0, _table.c.claimed_by
 
 def insert_all(conn: Connection, revocations: Sequence[Revocation]) -> None:
     """Queue revocations; accessors that are queued already, or were revoked, are left as they are."""
-    if revocations:
-        conn.execute(_INSERT[conn.dialect.name], [_rows.values(revocation) for revocation in revocations])
+    _INSERT_UNLESS_KNOWN(conn, [_rows.row(revocation) for revocation in revocations])
 
 
 def claim(

@@ -18,6 +18,7 @@ from broker.model import (
 from broker.store import schema
 from broker.store.columns import UtcTime, constant
 from broker.store.filters import choice, moment, text
+from broker.store.insertion import Insertion
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
 
@@ -27,6 +28,10 @@ _by_id = _table.c.id == bindparam("id_")
 _listed = _table.c.id.in_(bindparam("ids_", expanding=True))
 _active = _table.c.state == constant(TaskState.ACTIVE)
 
+_INSERT = Insertion(_table, (*_rows.names, "due_at"))
+_INSERT_UNLESS_KNOWN = Insertion(_table, (*_rows.names, "due_at"), unless_known=("agent", "request_id"))
+_STORED = select(_table.c.id).where(_listed)
+_PIN_ACTIVE = _STORED.where(_active).with_for_update(read=True)
 _GET = _rows.select(_by_id)
 _PIN = _GET.with_for_update(read=True)
 _BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
@@ -108,7 +113,19 @@ _LISTING = Listing(
 
 def insert(conn: Connection, task: Task) -> None:
     """Store a task."""
-    conn.execute(_rows.insert, {**_rows.values(task), "due_at": _due_at(task)})
+    _INSERT(conn, [_row(task)])
+
+
+def insert_unless_known(conn: Connection, tasks: Sequence[Task]) -> set[str]:
+    """Store tasks, except those for a request that started one before; return which were stored."""
+    ids = [task.id for task in tasks]
+    if not tasks or _INSERT_UNLESS_KNOWN(conn, [_row(task) for task in tasks]) == len(tasks):
+        return set(ids)
+    return set(conn.execute(_STORED, {"ids_": ids}).scalars())
+
+
+def _row(task: Task) -> tuple[object, ...]:
+    return (*_rows.row(task), _due_at(task))
 
 
 def _due_at(task: Task) -> datetime:
@@ -139,6 +156,11 @@ def pin_anchored(conn: Connection, anchor_ids: Sequence[str]) -> dict[str, Pinne
     """Return the states of anchors and of their tasks, by anchor; none can change before this transaction ends."""
     rows = conn.execute(_PIN_ANCHORED, {"anchor_ids_": list(anchor_ids)})
     return {anchor_id: Pinned(anchor, task_id, task) for anchor_id, anchor, task_id, task in rows}
+
+
+def pin_active(conn: Connection, ids: Sequence[str]) -> set[str]:
+    """Return which of these tasks are active; they stay so until this transaction ends."""
+    return set(conn.execute(_PIN_ACTIVE, {"ids_": list(ids)}).scalars()) if ids else set()
 
 
 def by_request(conn: Connection, agent: str, request_id: str) -> Task | None:
