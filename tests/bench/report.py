@@ -19,9 +19,9 @@ from tests.bench.lists import STORED_KIB
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGE, PLOT = "performance.md", "issuing.svg"
-MISSED_MEANS: Final = "Bold ones miss their goal."
 
 _MARKED: Final = re.compile(r"(<!-- figures: ([a-z-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+_ENDS: Final = ("task-end", "kill-switch", "expiry-wave", "connections")
 _DATABASES: Final = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
 
@@ -81,8 +81,13 @@ def _memory(run: Run) -> str:
     return _by_configuration(run.of("issuing"), lambda figure: figure.unit == "MiB")
 
 
+def _ends(run: Run) -> str:
+    return _by_configuration([result for result in run.results if result.scenario in _ENDS], lambda _: True)
+
+
 def _others(run: Run) -> str:
-    return _by_configuration([result for result in run.results if result.scenario != "issuing"], lambda _: True)
+    others = [result for result in run.results if result.scenario not in (*_ENDS, "issuing")]
+    return _by_configuration(others, lambda _: True)
 
 
 def _by_configuration(results: Sequence[Result], wanted: Callable[[Figure], bool]) -> str:
@@ -224,6 +229,7 @@ SECTIONS: Final[Mapping[str, Callable[[Run], str]]] = {
     "ratios": _ratios,
     "issuing": lambda run: _spans(run, "issuing"),
     "memory": _memory,
+    "ends": _ends,
     "others": _others,
     "simulation": _simulation,
     "capacity": _capacity,
