@@ -52,7 +52,7 @@ class VaultClient:
         installation: What the tokens it makes are marked with.
 
     Raises:
-        ConfigError: when the CA file cannot be used.
+        ConfigError: when the CA file or the address cannot be used.
     """
 
     def __init__(self, settings: config.Vault, tokens: TokenSource, clock: Clock, installation: str = "") -> None:

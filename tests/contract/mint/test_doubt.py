@@ -1,6 +1,7 @@
 """Answers that leave it open whether Vault acted, from a Vault that can be told to give them."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -12,7 +13,7 @@ from aiohttp import web
 from broker import config
 from broker.clock import SystemClock
 from broker.document import ScopeDocument
-from broker.errors import BrokerError, MintFailed, VaultAway, VaultUnavailable
+from broker.errors import BrokerError, ConfigError, MintFailed, VaultAway, VaultUnavailable
 from broker.ids import new_id
 from broker.mint import KINDS
 from broker.mint.anchor import create_anchor
@@ -297,6 +298,32 @@ async def test_no_path_leaves_with_anything_but_plain_segments(
     with pytest.raises(ValueError, match="must be 1 to 256 characters"):
         await vault.call("GET", ("secret", segment))
     assert fake.requests == []
+
+
+@pytest.mark.parametrize("token", ["s.canary\r\nX-Vault-Namespace: other", "s.canary\x00", "s.canaryé"], ids=repr)
+async def test_no_header_leaves_with_anything_but_printable_text(
+    fake: FakeVault, vault: VaultClient, token: str
+) -> None:
+    with pytest.raises(ValueError, match="X-Vault-Token must be printable") as refused:
+        await vault.call("GET", ("secret", "a"), token=Secret(token))
+    assert "canary" not in str(refused.value)
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://[127.0.0.1:80"])
+async def test_an_address_that_is_no_url(fake: FakeVault, address: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"vault.address: {address}")):
+        VaultClient(settings(fake).model_copy(update={"address": address}), Token(Secret("s.own")), SystemClock())
+
+
+async def test_an_address_with_a_path(fake: FakeVault) -> None:
+    behind = settings(fake).model_copy(update={"address": f"{fake.address}/front/"})
+    client = VaultClient(behind, Token(Secret("s.own")), SystemClock())
+    try:
+        await client.call("GET", ("secret", "a"))
+    finally:
+        await client.close()
+    assert [path for _, path, _ in fake.requests] == ["/front/v1/secret/a"]
 
 
 async def test_a_sealed_vault_fails_the_check(fake: FakeVault, vault: VaultClient) -> None:
