@@ -94,8 +94,9 @@ class BrokerCaller:
         reply = credential.IssueCredentialResponse.FromString(answer)
         self._samples.waits.append(time.perf_counter() - began)
         given = reply.credential
-        data = given.leased.data
-        self.last = given.vault_token.token or (f"{data['username']} {data['password']}" if len(data) else "")
+        data = given.leased.data.fields
+        user, password = data["username"].string_value, data["password"].string_value
+        self.last = given.vault_token.token or (f"{user} {password}" if user and password else "")
         if not self.last or not given.issuance_id or not reply.task.id:
             raise WrongReply("a credential without a secret, or without a record")
         if given.expire_time.seconds <= time.time():

@@ -159,7 +159,7 @@ class GrpcConnection(_Connection):
         if fields is None:
             fields = self._blocks_seen[block] = _parsed(block)
         if flags & _END_STREAM:
-            if self._opened and fields.get(b"grpc-status") == b"0":
+            if fields.get(b"grpc-status") == b"0":
                 self.succeed(self._data)
             else:
                 self.fail(f"no call that went well: {dict(fields)}")
