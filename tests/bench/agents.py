@@ -94,9 +94,7 @@ class BrokerCaller:
         reply = credential.IssueCredentialResponse.FromString(answer)
         self._samples.waits.append(time.perf_counter() - began)
         given = reply.credential
-        data = given.leased.data.fields
-        user, password = data["username"].string_value, data["password"].string_value
-        self.last = given.vault_token.token or (f"{user} {password}" if user and password else "")
+        self.last = given.vault_token.token or _database_user(given)
         if not self.last or not given.issuance_id or not reply.task.id:
             raise WrongReply("a credential without a secret, or without a record")
         if given.expire_time.seconds <= time.time():
@@ -295,6 +293,13 @@ async def _refused(servers: Servers, secret: str) -> None:
         await servers.until_login_refused(user, password)
     elif await servers.honours_token(secret):
         raise WrongReply("a credential works that was taken back")
+
+
+def _database_user(given: credential.Credential) -> str:
+    data = given.leased.data.fields
+    if not {"username", "password"} <= set(data):
+        return ""
+    return f"{data['username'].string_value} {data['password'].string_value}"
 
 
 Caller = BrokerCaller | DirectCaller
