@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from broker import metrics, scrape
+from broker import metrics
 from broker.anchors import Anchors
 from broker.attest import Attestation
 from broker.authorize import RoleRules, compile_scope
@@ -201,6 +201,8 @@ class App:
         """Keep the gauges fresh, and let them be scraped, unless whoever started this process does that."""
         if self._settings.metrics is None:
             return
+        from broker import scrape  # an HTTP server of its own
+
         metrics.set_build(RELEASE)
 
         def reading() -> metrics.Reading:

@@ -1,13 +1,19 @@
 """Conditions: the CEL expressions of ``spec.when``, compiled once."""
 
+import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Final
 
-import cel
+# The package imports its command line, with the toolkits of a terminal: 9 MB
+# and 0.1 s that a server has no use for.
+sys.modules.setdefault("cel.cli", ModuleType("cel.cli"))
 
-from broker.authorize.expression import ROOTS, Names, read_agent_uses, read_names
-from broker.authorize.regex import compile_regex
-from broker.errors import ScopeDenied
+import cel  # noqa: E402 - after the line above
+
+from broker.authorize.expression import ROOTS, Names, read_agent_uses, read_names  # noqa: E402 - after the line above
+from broker.authorize.regex import compile_regex  # noqa: E402 - after the line above
+from broker.errors import ScopeDenied  # noqa: E402 - after the line above
 
 # What the library provides; a misspelt function would otherwise fail, hence
 # refuse, only when an agent asks.

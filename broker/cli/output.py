@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from broker.cli.table import Column, Row, render
 from broker.model import JsonValue
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console, RenderableType
+
+    from broker.cli.table import Column, Row
 
 
 class Format(StrEnum):
@@ -75,7 +76,9 @@ def print_one(value: object, output: Format, table: Callable[[], None]) -> None:
         print_json_line(value)
 
 
-def print_list(items: Iterable[Row], columns: Sequence[Column[Row]], output: Format, *, wide: bool, empty: str) -> None:
+def print_list(
+    items: "Iterable[Row]", columns: "Sequence[Column[Row]]", output: Format, *, wide: bool, empty: str
+) -> None:
     """Answer with a list of messages.
 
     Args:
@@ -95,6 +98,8 @@ def print_list(items: Iterable[Row], columns: Sequence[Column[Row]], output: For
     elif not found:
         note(empty)
     else:
+        from broker.cli.table import render
+
         target = console()
         for line in render(found, columns, wide=wide, width=target.width):
             target.print(line, soft_wrap=True)

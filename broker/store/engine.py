@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import psycopg
-from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -124,6 +122,10 @@ def transaction_holds(conn: Connection) -> bool:
     raw: object = conn.connection.dbapi_connection
     if isinstance(raw, sqlite3.Connection):
         return raw.in_transaction
+    # With SQLite, it would be 9 MB for nothing.
+    import psycopg
+    from psycopg.pq import TransactionStatus
+
     if isinstance(raw, psycopg.Connection):
         return raw.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS)
     return False

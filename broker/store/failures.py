@@ -3,7 +3,6 @@
 import sqlite3
 from typing import Final
 
-import psycopg
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -71,6 +70,9 @@ def _describe(error: BaseException | None) -> str:
     name = type(error).__name__
     if isinstance(error, sqlite3.Error):
         return f"{name}: {error}"
+    # Not for SQLite, which has no need of it.
+    import psycopg
+
     if not isinstance(error, psycopg.Error):
         return name
     state = error.sqlstate

@@ -30,6 +30,9 @@ def serve(
 
     Example: broker serve --config /etc/credbroker/broker.yaml --workers 4
     """
+    from broker.cli.lean import load_without_rich
+
+    load_without_rich()
     from broker.cli.settings import check, load
 
     if workers == 1:

@@ -14,7 +14,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 
 from broker.dev.postgres import Postgres
@@ -201,3 +203,11 @@ def test_a_server_that_is_away_is_reported_without_its_password(postgres: Postgr
 def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="No such file"):
         migrate.upgrade(Secret(f"sqlite:///{tmp_path / 'none' / 'new.db'}"))
+
+
+def test_the_names_of_the_files_say_which_migrations_there_are() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).with_name("migrations")))
+    scripts = ScriptDirectory.from_config(config)
+    assert {script.revision for script in scripts.walk_revisions()} == migrate.known_revisions()
+    assert scripts.get_current_head() == migrate.head_revision()
