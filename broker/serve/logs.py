@@ -34,7 +34,6 @@ Event: TypeAlias = MutableMapping[str, object]
 REDACTED: Final = "[redacted]"
 
 _REQUESTS = "broker.serve.interceptor"
-requests = structlog.get_logger(_REQUESTS)
 _stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
 _SECRET_WORDS = frozenset({"token", "tokens", "password", "passwords", "secret", "secrets", "authorization"})
@@ -109,7 +108,9 @@ def log_request(*, method: str, code: str, reason: str, duration_ms: float, agen
     if isinstance(renderer, _Json) and not structlog.contextvars.get_contextvars():
         renderer.log_request(method, code, reason, duration_ms, agent, peer)
         return
-    requests.info("request", method=method, code=code, reason=reason, duration_ms=duration_ms, agent=agent, peer=peer)
+    structlog.get_logger(_REQUESTS).info(
+        "request", method=method, code=code, reason=reason, duration_ms=duration_ms, agent=agent, peer=peer
+    )
 
 
 def clean(_logger: object, _method: str, event: Event) -> Event:

@@ -1,5 +1,10 @@
 """The bounds that gRPC itself is given."""
 
+import subprocess
+import sys
+
+import pytest
+
 from broker import config
 from broker.serve.options import max_calls, server_options
 
@@ -18,3 +23,26 @@ def test_every_bound_is_set_once() -> None:
 def test_grpcs_own_bound_leaves_room_for_refusals() -> None:
     limits = config.Limits(max_concurrent_requests=10)
     assert max_calls(limits) > limits.max_concurrent_requests
+
+
+LOADING = """
+import os, sys
+seen = []
+def hook(event, args):
+    if event == "import" and args[0] == "grpc":
+        seen.append(os.environ.get("GRPC_EXPERIMENTS", "unset"))
+sys.addaudithook(hook)
+import broker.cli.settings, broker.cli.serving
+print(seen[0])
+"""
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "-event_engine_listener"), ("mine", "mine")])
+def test_grpcs_listener_is_chosen_before_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, found: str
+) -> None:
+    monkeypatch.delenv("GRPC_EXPERIMENTS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("GRPC_EXPERIMENTS", given)
+    loaded = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True, timeout=60)
+    assert loaded.stdout.strip() == found
