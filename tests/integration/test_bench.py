@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_scenario_runs(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
 
