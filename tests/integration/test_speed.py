@@ -18,10 +18,10 @@ CALLERS = 16
 SECONDS, ROUNDS = 1.0, 3
 BOTH, BROKER = ("broker", "direct"), ("broker",)
 
-LEAST_STEADY = 0.4
-LEAST_TASKS_OF_TEN = 0.6
-MOST_HEALTH_CHECKS = 15
-MOST_LOGINS = 3.0
+LEAST_STEADY = 0.6
+LEAST_TASKS_OF_TEN = 0.9
+MOST_HEALTH_CHECKS = 10
+MOST_LOGINS = 1.8
 
 
 @pytest.fixture(scope="module")
