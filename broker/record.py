@@ -69,6 +69,8 @@ def recheck(conn: Connection, decided: Decided, anchor_id: str, now: datetime) -
 def _standing(conn: Connection, decisions: Sequence[tuple[Decided, str]]) -> list[Refusal]:
     """Return why decisions do not stand any more: the rules, the task or its anchor have changed."""
     revision = revisions.pin_revision(conn)
+    if tasks.pin_standing(conn, {(anchor_id, decided.task.id) for decided, anchor_id in decisions}):
+        return [None if decided.rules.revision == revision else PolicyChanged() for decided, _ in decisions]
     pinned = tasks.pin_anchored(conn, list({anchor_id for _, anchor_id in decisions}))
 
     def refusal(decided: Decided, anchor_id: str) -> Refusal:

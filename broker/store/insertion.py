@@ -13,7 +13,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Dialect, Table
 
 MOST_AT_ONCE: Final = 64
-"""Rows of one statement; texts are kept for the powers of two up to it."""
+"""Rows of one statement."""
+
+_EXACT: Final = 16
 
 _Processor = Callable[[Any], Any]
 
@@ -44,7 +46,7 @@ class Insertion:
         given = self._given(conn.dialect, rows)
         inserted, at = 0, 0
         while at < len(given):
-            count = min(MOST_AT_ONCE, 1 << (len(given) - at).bit_length() - 1)
+            count = _share(len(given) - at)
             values = tuple(value for row in given[at : at + count] for value in row)
             inserted += conn.exec_driver_sql(self._text(conn.dialect, count), values).rowcount
             at += count
@@ -76,3 +78,8 @@ class Insertion:
                 text += f" ON CONFLICT ({', '.join(self._unless_known)}) DO NOTHING"
             self._texts[key] = text
         return self._texts[key]
+
+
+def _share(left: int) -> int:
+    """Return how many of these rows the next statement takes: few sizes, so that few texts are kept."""
+    return left if left <= _EXACT else min(MOST_AT_ONCE, 1 << left.bit_length() - 1)

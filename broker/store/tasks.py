@@ -1,10 +1,24 @@
 """Tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, case, exists, or_, select, tuple_, type_coerce, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
 
 from broker.model import (
     LIVE_ISSUANCES,
@@ -45,6 +59,18 @@ _PIN_ANCHORED = (
     .where(schema.anchors.c.id.in_(bindparam("anchor_ids_", expanding=True)), schema.anchors.c.task_id == _table.c.id)
     .with_for_update(read=True)
 )
+
+_anchored = (
+    tuple_(schema.anchors.c.id, _table.c.id).in_(bindparam("pairs_", expanding=True)),
+    schema.anchors.c.task_id == _table.c.id,
+    schema.anchors.c.state == constant(AnchorState.ACTIVE),
+    _active,
+)
+# One row on SQLite, whose driver pauses at each; rows can only be locked one by one.
+_PIN_STANDING = {
+    "sqlite": select(func.count()).where(*_anchored),
+    "postgresql": select(literal_column("1")).where(*_anchored).with_for_update(read=True),
+}
 
 _END = (
     update(_table)
@@ -156,6 +182,17 @@ def pin_anchored(conn: Connection, anchor_ids: Sequence[str]) -> dict[str, Pinne
     """Return the states of anchors and of their tasks, by anchor; none can change before this transaction ends."""
     rows = conn.execute(_PIN_ANCHORED, {"anchor_ids_": list(anchor_ids)})
     return {anchor_id: Pinned(anchor, task_id, task) for anchor_id, anchor, task_id, task in rows}
+
+
+def pin_standing(conn: Connection, pairs: Collection[tuple[str, str]]) -> bool:
+    """Say whether all of these anchors are active and of active tasks; that cannot change until this transaction ends.
+
+    Args:
+        conn: The transaction.
+        pairs: Identifiers of an anchor and of its task.
+    """
+    standing = conn.execute(_PIN_STANDING[conn.dialect.name], {"pairs_": list(pairs)}).scalars().all()
+    return (standing[0] if conn.dialect.name == "sqlite" else len(standing)) == len(pairs)
 
 
 def pin_active(conn: Connection, ids: Sequence[str]) -> set[str]:

@@ -40,17 +40,17 @@ async def test_holding_a_decision_still(store: Store, task: Task) -> None:
 async def test_everything_of_one_issuance(store: Store, task: Task, anchor: AnchorRecord) -> None:
     def record(conn: Connection) -> None:
         policy.pin_revision(conn)
-        tasks.pin_anchored(conn, [anchor.id])
+        tasks.pin_standing(conn, {(anchor.id, task.id)})
         issuances.insert_unless_reused(conn, [an_issuance(anchor, request_id=new_id())])
         events.append(conn, [an_event(), an_event()])
 
     assert await cost(store, record) == (4, 1)
 
 
-async def test_many_issuances_share_their_statements(store: Store, anchor: AnchorRecord) -> None:
+async def test_many_issuances_share_their_statements(store: Store, task: Task, anchor: AnchorRecord) -> None:
     def record(conn: Connection) -> None:
         policy.pin_revision(conn)
-        tasks.pin_anchored(conn, [anchor.id])
+        tasks.pin_standing(conn, {(anchor.id, task.id)})
         issuances.insert_unless_reused(conn, [an_issuance(anchor, request_id=new_id()) for _ in range(16)])
         events.append(conn, [an_event() for _ in range(16)])
 
