@@ -14,6 +14,10 @@ from broker.mint.reply_reader import Reply
 
 MAX_CONNECTIONS: Final = 128
 KEEP_ALIVE_SECONDS: Final = 30.0
+CONNECT_SECONDS: Final = 10.0
+"""Longest time that connecting goes on, also after its caller has gone."""
+
+_LAST_SECONDS = 1.0
 
 # Before another address is tried at the same time (RFC 8305, section 8).
 _NEXT_ADDRESS_SECONDS = 0.25
@@ -41,8 +45,14 @@ class Pool:
         self._open: set[Connection] = set()
         # The longest idle one first.
         self._idle: deque[Connection] = deque()
+        self._making: set[asyncio.Task[Connection]] = set()
         self._expiry: asyncio.TimerHandle | None = None
         self._closed = False
+
+    @property
+    def connecting(self) -> int:
+        """How many connections are being made."""
+        return len(self._making)
 
     async def exchange(self, request: bytes, limit: int) -> Reply:
         """Send a request once a connection is free, and return the reply; being cancelled closes the connection.
@@ -55,18 +65,33 @@ class Pool:
             CannotConnect: when no connection came about.
             NoAnswer: when no whole reply came.
         """
-        async with self._places:
-            connection = self._take_idle() or await self._connect()
+        await self._places.acquire()
+        making = None
+        connection = self._take_idle()
+        try:
+            if connection is None:
+                making = self._begin_connecting()
+                connection = await asyncio.shield(making)
             try:
                 return await connection.exchange(request, limit)
             finally:
                 self._put_back(connection)
+        finally:
+            if making is None or connection is not None:
+                self._places.release()
+            else:
+                making.add_done_callback(self._keep_for_others)
 
     async def close(self) -> None:
         """Close all connections; no other is made from now on."""
         self._closed = True
         if self._expiry is not None:
             self._expiry.cancel()
+        if self._making:
+            _, slow = await asyncio.wait(self._making, timeout=_LAST_SECONDS)
+            for making in slow:
+                making.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
         connections = list(self._open)
         for connection in connections:
             connection.abort()
@@ -83,19 +108,35 @@ class Pool:
             self._open.discard(connection)
         return None
 
+    def _begin_connecting(self) -> asyncio.Task[Connection]:
+        """Connect in a task of its own: cut off at the wrong moment, the event loop would lose the socket."""
+        making = asyncio.create_task(self._connect(), name="connect to Vault")
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
+        return making
+
+    def _keep_for_others(self, making: asyncio.Task[Connection]) -> None:
+        """Keep a connection whose caller has gone; its place was held until now."""
+        self._places.release()
+        if not making.cancelled() and making.exception() is None:
+            self._put_back(making.result())
+
     async def _connect(self) -> Connection:
         try:
-            addresses = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS)
-            name = None if self._tls is None else self._host.rstrip(".")
-            _, connection = await self._loop.create_connection(
-                Connection, sock=sock, ssl=self._tls, server_hostname=name
-            )
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await self._open_one()
         except OSError as error:
             reason = str(error) or type(error).__name__
             raise CannotConnect(f"Cannot connect to {self._host}:{self._port}: {reason}") from None
+
+    async def _open_one(self) -> Connection:
+        addresses = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS)
+        name = None if self._tls is None else self._host.rstrip(".")
+        _, connection = await self._loop.create_connection(Connection, sock=sock, ssl=self._tls, server_hostname=name)
         if self._closed:
             connection.abort()
+            await connection.wait_closed()
             raise CannotConnect("all connections were closed")
         self._open.add(connection)
         return connection

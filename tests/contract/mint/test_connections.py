@@ -1,9 +1,14 @@
 """Connections to a server that says what no HTTP library would let it say, on both event loops."""
 
 import asyncio
+import gc
+import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+import threading
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -350,3 +355,68 @@ def test_a_server_that_cannot_be_trusted_gets_no_request(run: Run, tmp_path: Pat
             assert SERVERS[pool].requests == []
 
     run(scenario())
+
+
+def test_a_connection_whose_caller_has_gone_serves_others(run: Run, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(says(WHOLE), *tls_of(tmp_path)) as pool:
+
+            async def connected() -> bool:
+                return pool.connecting == 0
+
+            asking = asyncio.create_task(pool.exchange(REQUEST, LIMIT))
+            await asyncio.sleep(0)
+            assert pool.connecting == 1
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await until(connected)
+            assert (await pool.exchange(REQUEST, LIMIT)).status == 200
+            assert (SERVERS[pool].opened, SERVERS[pool].requests) == (1, [0])
+
+    run(scenario())
+
+
+@pytest.mark.long
+def test_no_socket_is_lost_whenever_callers_go(tmp_path: Path) -> None:
+    server, client = tls_of(tmp_path)
+    chance = random.Random(1)
+
+    async def scenario(port: int) -> None:
+        pool = Pool(f"https://127.0.0.1:{port}", client)
+        asking = [asyncio.create_task(pool.exchange(REQUEST, LIMIT)) for _ in range(6)]
+        await asyncio.sleep(chance.uniform(0, 0.004))
+        for one in asking:
+            one.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await pool.close()
+
+    with threaded(server) as port, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(400):
+            asyncio.run(scenario(port))
+        gc.collect()
+    assert [str(one.message) for one in seen if "unclosed" in str(one.message)] == []
+
+
+@contextmanager
+def threaded(tls: ssl.SSLContext) -> Iterator[int]:
+    """Serve on a thread of its own, so that the client's event loop can end at any moment."""
+    started: Future[int] = Future()
+    ended, loop = asyncio.Event(), asyncio.new_event_loop()
+
+    async def serve() -> None:
+        listening = await asyncio.start_server(Server(says(WHOLE)).serve, "127.0.0.1", 0, ssl=tls)
+        started.set_result(listening.sockets[0].getsockname()[1])
+        await ended.wait()
+        listening.close()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield started.result(10)
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()

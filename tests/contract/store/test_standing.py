@@ -25,7 +25,7 @@ EMPTY = Standing(
 )
 # Each holds, or is searched for, nothing but what is under way.
 INDICES = (
-    ("ix_tasks_active_due_at",),
+    ("ix_tasks_active_due_at", "ix_tasks_state_id"),
     ("ix_tasks_unconfirmed",),
     ("ix_issuances_live_", "ix_issuances_state_created_at_id (state=?)"),
     ("ix_revocations_backlog",),
