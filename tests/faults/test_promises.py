@@ -196,7 +196,8 @@ async def test_i2_what_a_killed_broker_had_minted_is_revoked_by_the_next(
     assert minted.tokens
     for token in minted.tokens:
         await until(dead(world, token))
-    await until(lambda: _database_users(postgres) == users_before)
+    # Of those before, some may be on their way out.
+    await until(lambda: _database_users(postgres) <= users_before)
 
     async def settled() -> bool:
         task = await agent.tasks.GetTask(task_service_pb2.GetTaskRequest(id=started.task.id))
