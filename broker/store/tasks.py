@@ -47,7 +47,6 @@ _INSERT_UNLESS_KNOWN = Insertion(_table, (*_rows.names, "due_at"), unless_known=
 _STORED = select(_table.c.id).where(_listed)
 _PIN_ACTIVE = _STORED.where(_active).with_for_update(read=True)
 _GET = _rows.select(_by_id)
-_PIN = _GET.with_for_update(read=True)
 _BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
 _DUE = _rows.select(_active, _table.c.due_at <= bindparam("now_")).order_by(_table.c.due_at).limit(bindparam("limit_"))
 _ACTIVE_AFTER = (
@@ -163,11 +162,6 @@ def _due_at(task: Task) -> datetime:
 def get(conn: Connection, task_id: str) -> Task | None:
     """Return a task."""
     return _rows.one(conn, _GET, {"id_": task_id})
-
-
-def pin(conn: Connection, task_id: str) -> Task | None:
-    """Return a task as it is now; its state cannot change before this transaction ends."""
-    return _rows.one(conn, _PIN, {"id_": task_id})
 
 
 class Pinned(NamedTuple):

@@ -92,8 +92,8 @@ async def issuance(first: Store, task: Task) -> Issuance:
 async def test_a_pinned_task_ends_only_after_the_commit(
     first: Store, second: Store, task: Task, waiting: Waiting
 ) -> None:
-    async with open_transaction(first, lambda conn: tasks.pin(conn, task.id)) as pinned:
-        assert pinned == task
+    async with open_transaction(first, lambda conn: tasks.pin_active(conn, [task.id])) as pinned:
+        assert pinned == {task.id}
         ending = asyncio.create_task(second.write(lambda conn: tasks.end(conn, [task.id], TaskState.COMPLETED, NOW)))
         await waiting.until(1)
         assert not ending.done()
@@ -102,16 +102,39 @@ async def test_a_pinned_task_ends_only_after_the_commit(
 
 async def test_a_pin_sees_what_it_had_to_wait_for(first: Store, second: Store, task: Task, waiting: Waiting) -> None:
     async with open_transaction(first, lambda conn: tasks.end(conn, [task.id], TaskState.LOCKED, NOW)):
-        pinning = asyncio.create_task(second.write(lambda conn: tasks.pin(conn, task.id)))
+        pinning = asyncio.create_task(second.write(lambda conn: tasks.pin_active(conn, [task.id])))
         await waiting.until(1)
-    pinned = await pinning
-    assert pinned is not None
-    assert pinned.state is TaskState.LOCKED
+    assert await pinning == set()
+
+
+async def test_what_a_record_rests_on_ends_only_after_its_commit(
+    first: Store, second: Store, task: Task, waiting: Waiting
+) -> None:
+    anchor = an_anchor(task)
+    await first.write(lambda conn: anchors.insert(conn, anchor))
+    pairs = {(anchor.id, task.id)}
+    async with open_transaction(first, lambda conn: tasks.pin_standing(conn, pairs)) as standing:
+        assert standing
+        ending = asyncio.create_task(second.write(lambda conn: tasks.end(conn, [task.id], TaskState.COMPLETED, NOW)))
+        await waiting.until(1)
+        assert not ending.done()
+    assert [ended.id for ended in await ending] == [task.id]
+
+
+async def test_a_record_sees_the_end_that_it_had_to_wait_for(
+    first: Store, second: Store, task: Task, waiting: Waiting
+) -> None:
+    anchor = an_anchor(task)
+    await first.write(lambda conn: anchors.insert(conn, anchor))
+    async with open_transaction(first, lambda conn: tasks.end(conn, [task.id], TaskState.LOCKED, NOW)):
+        pinning = asyncio.create_task(second.write(lambda conn: tasks.pin_standing(conn, {(anchor.id, task.id)})))
+        await waiting.until(1)
+    assert not await pinning
 
 
 async def test_two_pins_do_not_wait_for_each_other(first: Store, second: Store, task: Task) -> None:
-    async with open_transaction(first, lambda conn: tasks.pin(conn, task.id)):
-        assert await second.write(lambda conn: tasks.pin(conn, task.id)) == task
+    async with open_transaction(first, lambda conn: tasks.pin_active(conn, [task.id])):
+        assert await second.write(lambda conn: tasks.pin_active(conn, [task.id])) == {task.id}
 
 
 async def test_a_task_ends_once_whoever_comes_first(first: Store, second: Store, task: Task, waiting: Waiting) -> None:
@@ -266,7 +289,7 @@ async def test_two_admins_on_two_replicas_make_two_versions(first: Store, second
 
 async def test_what_waits_for_a_lock_too_long_gives_up(first: Store, task: Task, postgres_url: Secret[str]) -> None:
     impatient = Secret(postgres_url.reveal() + "?options=-c%20lock_timeout%3D50")
-    async with running(impatient) as second, open_transaction(first, lambda conn: tasks.pin(conn, task.id)):
+    async with running(impatient) as second, open_transaction(first, lambda conn: tasks.pin_active(conn, [task.id])):
         with pytest.raises(StoreUnavailable, match="lock timeout"):
             await second.write(lambda conn: tasks.end(conn, [task.id], TaskState.COMPLETED, NOW))
 

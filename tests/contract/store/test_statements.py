@@ -32,7 +32,7 @@ async def test_recording_an_issuance(store: Store, anchor: AnchorRecord) -> None
 async def test_holding_a_decision_still(store: Store, task: Task) -> None:
     def hold(conn: Connection) -> None:
         policy.pin_revision(conn)
-        tasks.pin(conn, task.id)
+        tasks.pin_active(conn, [task.id])
 
     assert await cost(store, hold) == (2, 1)
 

@@ -35,13 +35,12 @@ async def stored(store: Store, task: Task) -> Task:
 async def test_a_task_comes_back_as_it_was_stored(store: Store, changes: dict[str, object]) -> None:
     task = await stored(store, a_task(**changes))
     assert await store.read(lambda conn: tasks.get(conn, task.id)) == task
-    assert await store.write(lambda conn: tasks.pin(conn, task.id)) == task
 
 
 async def test_an_unknown_task_is_none(store: Store) -> None:
     unknown = new_id()
     assert await store.read(lambda conn: tasks.get(conn, unknown)) is None
-    assert await store.write(lambda conn: tasks.pin(conn, unknown)) is None
+    assert await store.write(lambda conn: tasks.pin_active(conn, [unknown])) == set()
     assert await store.write(lambda conn: tasks.heartbeat(conn, unknown, NOW)) is None
     assert await store.write(lambda conn: tasks.end(conn, [unknown], TaskState.COMPLETED, NOW)) == []
     assert await store.write(lambda conn: tasks.confirm_revoked(conn, [unknown], NOW)) == []
