@@ -33,6 +33,8 @@ _SQLITE_PRAGMAS = (
     # Without it, REPLACE would delete rows without asking the triggers.
     "PRAGMA recursive_triggers = ON",
     "PRAGMA trusted_schema = OFF",
+    # A statement that adds several rows may be undone alone: what for is kept, which in a file took longer than the WAL.
+    "PRAGMA temp_store = MEMORY",
 )
 # Bounds every wait: for a statement, for a lock, and, should this process be
 # paused in a transaction, of the others for its locks.
