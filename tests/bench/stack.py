@@ -1,7 +1,7 @@
 """What is measured: the broker as its own process, on real servers, as an operator would run it."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -180,11 +180,21 @@ class Parts:
         write_private(config, yaml.safe_dump(document))
         if history is not None:
             server.run_command("db", "upgrade", "--config", str(config))
-            fill(url, history)
+            fill(url, history, self._anchor())
         with server.serve(config, ports.bearer, self.folder / "ca.pem", workers=workers) as process:
             bench = Bench(quick, compare, self, folder, ports, process, database, url, workers)
             self._apply_scopes(bench)
             yield bench
+
+    def _anchor(self) -> Callable[[], str]:
+        """Return what makes a token that Vault keeps for longer than any scenario takes, and returns its accessor."""
+        tokens = self.openbao.client().auth.token
+
+        def make() -> str:
+            made = tokens.create_orphan(policies=["default"], ttl="1h")
+            return str(made["auth"]["accessor"])
+
+        return make
 
     def _database(self, kind: DatabaseKind, name: str, folder: Path) -> SecretText:
         if kind == "sqlite":

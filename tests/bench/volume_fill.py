@@ -2,12 +2,13 @@
 
 Nothing else should use the database meanwhile. Indices are dropped and made
 again, which sorts once instead of a million times. What is still alive in the
-records was never minted: Vault knows nothing of it.
+records was never minted; where Vault is to know the anchors that it hangs from,
+the caller makes them.
 """
 
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ Row = tuple[object, ...]
 _TABLES: Final = ("tasks", "anchors", "issuances", "events")
 _AT_ONCE: Final = 10  # tasks that are under way at the same time
 _TTL: Final = timedelta(minutes=15)
+_LONG: Final = timedelta(days=1)
 _LABELS: Final = to_json({"team": "search", "run": "nightly"})
 _PARAMETERS: Final = to_json({"path": "reports/2026/weekly", "format": "parquet"})
 _EVIDENCE: Final = to_json({"evidence": "jwt_svid", "evidence_sha256": "0" * 64})
@@ -63,14 +65,20 @@ def scope_name(number: int) -> str:
     return f"scope-{number}"
 
 
-def fill(url: SecretText, history: History) -> None:
+def fill(url: SecretText, history: History, anchor: Callable[[], str] | None = None) -> None:
     """Add a history to a database that is at the newest migration.
 
     Each issuance comes with an event, and those that have ended with a second
     one; of a hundred requests, one more was refused.
+
+    Args:
+        url: The database.
+        history: What happened.
+        anchor: Makes a token in Vault that lives as long as what is alive, and
+            returns its accessor; without it, Vault knows none of the anchors.
     """
     parsed = parse_url(url)
-    parts = _rows(history)
+    parts = _rows(history, anchor)
     if parsed.drivername == "sqlite":
         with closing(sqlite3.connect(str(parsed.database), isolation_level=None)) as connection:
             _fill_sqlite(connection, parts)
@@ -87,7 +95,7 @@ class _Part:
     tables: dict[str, list[Row]]
 
 
-def _rows(history: History) -> Iterator[_Part]:
+def _rows(history: History, anchor: Callable[[], str] | None) -> Iterator[_Part]:
     """Give the history in parts: tasks that were under way together, with all that is theirs."""
     chance = random.Random(7)
     end, span = _micros(history.until), history.span // timedelta(microseconds=1)
@@ -102,7 +110,8 @@ def _rows(history: History) -> Iterator[_Part]:
             last = number + _AT_ONCE * (history.per_task - 1)
             living = last >= history.issuances - history.live
             owners.append(_Owner.begin(chance, history, begun, over, living))
-            owners[-1].record(part, over)
+            accessor = anchor() if living and anchor is not None else None
+            owners[-1].record(part, over, (end if living else over) + _micros_of(_LONG), accessor)
         for number in range(first, min(first + together, history.issuances)):
             owner = owners[number % _AT_ONCE % len(owners)]
             living = number >= history.issuances - history.live
@@ -127,21 +136,20 @@ class _Owner:
         scope = scope_name(int(history.scopes * chance.random() ** 3))
         return cls(_id(chance, begun), _id(chance, begun), agent, scope, begun, living)
 
-    def record(self, part: _Part, over: int) -> None:
+    def record(self, part: _Part, over: int, deadline: int, accessor: str | None) -> None:
         state = "active" if self.living else "completed"
         ended = None if self.living else over
-        deadline = over + _micros_of(timedelta(days=1))
         scopes = to_json([self.scope])
         task = (self.task, self.agent, "index the wiki", _LABELS, scopes, state, self.begun, deadline, deadline)
         part.tables["tasks"].append((*task, ended, ended))
         anchor = (self.anchor, self.task, f"credbroker-{self.scope}", "replica-1", "active" if self.living else "gone")
-        part.tables["anchors"].append((*anchor, f"accessor-{self.anchor}", self.begun, deadline))
+        part.tables["anchors"].append((*anchor, accessor or f"accessor-{self.anchor}", self.begun, deadline))
 
 
 def _issue(chance: random.Random, part: _Part, owner: _Owner, at: int, alive_at: int | None) -> None:
     """Add an issuance and its events; what is alive ends a day after `alive_at`."""
     issuance = _id(chance, at)
-    expires = at + _micros_of(_TTL) if alive_at is None else alive_at + _micros_of(timedelta(days=1))
+    expires = at + _micros_of(_TTL) if alive_at is None else alive_at + _micros_of(_LONG)
     ended = expires if alive_at is None else None
     roll = chance.random()
     state = "active" if alive_at is not None else "failed" if roll < 0.001 else "expired" if roll < 0.3 else "revoked"
