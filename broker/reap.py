@@ -30,7 +30,7 @@ from broker.mint.vault import VaultClient
 from broker.model import AnchorRecord, Issuance
 from broker.outbox import Revoker
 from broker.store import Store, anchors, events, tasks
-from broker.store.books import Books, read_books
+from broker.store.books import Difference, compare
 from broker.sweep import ABANDONED
 from broker.tasks import requested
 
@@ -42,6 +42,9 @@ LOST: Final = "vault.lost"
 """Why a credential ended that Vault turned out not to know any more."""
 
 _BATCH = 500
+_ANCHORS_TOGETHER = 10
+_ISSUANCES_TOGETHER = 100
+"""Most that one transaction puts up for revocation; with an anchor goes all that hangs from it."""
 
 log = structlog.get_logger(__name__)
 
@@ -104,28 +107,32 @@ class Reaper(SingleDuty):
     async def compare(self, looker: VaultClient, abandoned: Iterable[AnchorRecord], now: datetime) -> None:
         """Compare everything once.
 
-        What is recorded before Vault is asked and not in its answer is lost;
-        what is in its answer and not recorded afterwards either is unrecorded,
-        unless it is so young that its record may still be on its way.
+        What Vault lists and is not recorded afterwards either is unrecorded,
+        unless it is so young that its record may still be on its way; what is
+        recorded and not listed afterwards either is lost.
         """
-        before = await self._store.read(read_books)
-        listed = frozenset(await looker.list_accessors())
-        after = await self._store.read(read_books)
-        found = await look_up_all(looker, listed - after.living - self._foreign, self._installation)
-        self._foreign = (self._foreign & listed) | found.foreign
+        differing, own = await self._look(looker)
         intents = {record.id: record for record in abandoned}
         unrecorded = 0
-        for token in found.own:
+        for token in own:
             intent = intents.pop(token.anchor_id or "", None)
             if intent is not None:
                 await self._lease.write(_adopting(intent, token, now))
             elif token.created_at <= now - ABANDONED:
                 unrecorded += await self._revoke_unrecorded(token, now)
         await self._give_up(intents.values(), now)
-        lost = await self._note_lost(before, listed, now)
+        lost = await self._note_lost(looker, differing, now)
         self._revoker.wake()
         if unrecorded or lost:
             log.warning("Vault's books and the records differed", unrecorded=unrecorded, lost=lost)
+
+    async def _look(self, looker: VaultClient) -> tuple[Difference, Sequence[FoundToken]]:
+        """Return where Vault and the records differ, and those of the tokens without a record that are the broker's."""
+        listed = frozenset(await looker.list_accessors())
+        differing = await self._store.read(lambda conn: compare(conn, listed))
+        found = await look_up_all(looker, differing.unrecorded - self._foreign, self._installation)
+        self._foreign = (self._foreign & listed) | found.foreign
+        return differing, found.own
 
     async def _give_up(self, intents: Iterable[AnchorRecord], now: datetime) -> None:
         """Record that anchors were never made, or are over by now."""
@@ -144,18 +151,26 @@ class Reaper(SingleDuty):
         await self._lease.write(lambda conn: events.append(conn, [event]))
         return True
 
-    async def _note_lost(self, before: Books, listed: frozenset[str], now: datetime) -> int:
-        lost_anchors = [id_ for accessor, id_ in before.anchors.items() if accessor not in listed]
-        lost_issuances = [id_ for accessor, id_ in before.issuances.items() if accessor not in listed]
-        for part in _parts(lost_anchors):
-            await self._lease.write(_losing(part, revoke.queue_anchors, now))
-        for part in _parts(lost_issuances):
-            await self._lease.write(_losing(part, revoke.queue_issuances, now))
-        return len(lost_anchors) + len(lost_issuances)
+    async def _note_lost(self, looker: VaultClient, differing: Difference, now: datetime) -> int:
+        if not differing.anchors and not differing.issuances:
+            return 0
+        # What was not listed at first may have been made since.
+        listed = frozenset(await looker.list_accessors())
+        lost = 0
+        for unlisted, together, queue in (
+            (differing.anchors, _ANCHORS_TOGETHER, revoke.queue_anchors),
+            (differing.issuances, _ISSUANCES_TOGETHER, revoke.queue_issuances),
+        ):
+            ids = [identifier for accessor, identifier in unlisted.items() if accessor not in listed]
+            for part in _parts(ids, together):
+                await self._lease.hold()
+                await self._lease.write(_losing(part, queue, now))
+            lost += len(ids)
+        return lost
 
 
-def _parts(ids: list[str]) -> Iterable[list[str]]:
-    return (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
+def _parts(ids: list[str], size: int) -> Iterable[list[str]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
 def _losing(
