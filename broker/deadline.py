@@ -9,7 +9,7 @@ monotonic clock, which gRPC's deadlines count on too.
 import asyncio
 import time
 from collections.abc import Awaitable, Coroutine
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from datetime import timedelta
 from typing import TypeVar
@@ -52,7 +52,7 @@ def within(time_left: timedelta) -> AbstractContextManager[None]:
 
 def lifted(*, when: bool = True) -> AbstractContextManager[None]:
     """Let this task's work within the block take as long as it takes: what was begun is finished or taken back."""
-    return _Bound(None if when else ends_at())
+    return _Bound(None) if when else nullcontext()
 
 
 def kept(work: Awaitable[T]) -> Coroutine[object, object, T]:

@@ -15,7 +15,7 @@ revoked, or recorded as undelivered where it cannot be revoked by itself.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
@@ -152,15 +152,15 @@ class Issuer:
         order = _order(decided.grant, anchor)
         call.issuance_id = order.issuance_id
         kind = KINDS[order.mapping.kind]
-        intent = _intent(call, decided, anchor, order)
+        revocability = kind.revocability(order.mapping)
         preparing = step(Step.ISSUE_PREPARE, kind.prepare(self._vault, anchor, order))
-        holder = await self._unless_perhaps_made(preparing, anchor, intent)
+        holder = await self._unless_perhaps_made(preparing, anchor, revocability)
         if holder is not None:
             with deadline.lifted():
-                return await self._mint_held(call, decided, anchor, order, intent, holder)
+                return await self._mint_held(call, decided, anchor, order, holder)
         minting = step(Step.ISSUE_MINT, kind.mint(self._vault, anchor, None, order))
-        minted = await self._unless_perhaps_made(minting, anchor, intent)
-        issuance = self._minted_as(intent, minted)
+        minted = await self._unless_perhaps_made(minting, anchor, revocability)
+        issuance = self._issuance(call, decided, anchor, order, minted)
         refusal = await self._record(
             Step.ISSUE_DELIVER,
             record.deliver,
@@ -169,26 +169,24 @@ class Issuer:
         )
         return self._respond(decided, issuance, minted, refusal)
 
-    async def _mint_held(
-        self, call: Call, decided: Decided, anchor: Anchor, order: Order, intent: Issuance, holder: Holder
-    ) -> Issued:
+    async def _mint_held(self, call: Call, decided: Decided, anchor: Anchor, order: Order, holder: Holder) -> Issued:
         """Mint what hangs from a holder: its accessor is durable before the lease exists."""
-        held = replace(intent, accessor=holder.accessor)
+        intent = self._issuance(call, decided, anchor, order, holder)
         refusal = await self._record(
             Step.ISSUE_INTEND,
             each,
-            lambda conn: record.intend(conn, call, decided, held),
-            otherwise=lambda: self._undo.unrecorded(anchor, held),
+            lambda conn: record.intend(conn, call, decided, intent),
+            otherwise=lambda: self._undo.unrecorded(anchor, intent),
         )
         if refusal is not None:
             await self._undo.token(holder.accessor)
             raise refusal
         try:
-            minted = await step(Step.ISSUE_MINT, KINDS[held.kind].mint(self._vault, anchor, holder, order))
+            minted = await step(Step.ISSUE_MINT, KINDS[intent.kind].mint(self._vault, anchor, holder, order))
         except BrokerError as error:
-            await self._give_up(call, decided, held, holder, error)
+            await self._give_up(call, decided, intent, holder, error)
             raise
-        issuance = self._minted_as(held, minted)
+        issuance = self._issuance(call, decided, anchor, order, minted)
         refusal = await self._record(
             Step.ISSUE_COMPLETE,
             each,
@@ -212,16 +210,29 @@ class Issuer:
             await otherwise()
             raise
 
-    def _minted_as(self, intent: Issuance, minted: Minted) -> Issuance:
-        return replace(
-            intent,
-            state=IssuanceState.ACTIVE,
-            renewable=minted.renewable,
-            expires_at=minted.expires_at,
-            max_expires_at=minted.max_expires_at,
-            fingerprint=fingerprint(self._key, minted.secret.reveal()),
-            accessor=minted.accessor,
-            lease_id=minted.lease_id,
+    def _issuance(self, call: Call, decided: Decided, anchor: Anchor, order: Order, made: Minted | Holder) -> Issuance:
+        """Return the record of what was minted, or of what is about to be, to hang from a holder."""
+        grant = decided.grant
+        minted = made if isinstance(made, Minted) else None
+        return Issuance(
+            id=order.issuance_id,
+            task_id=anchor.task_id,
+            anchor_id=anchor.id,
+            agent=call.uri,
+            scope=grant.scope,
+            scope_version=grant.version,
+            kind=grant.mapping.kind,
+            parameters=grant.parameters,
+            state=IssuanceState.ACTIVE if minted else IssuanceState.MINTING,
+            revocability=KINDS[grant.mapping.kind].revocability(grant.mapping),
+            renewable=minted is not None and minted.renewable,
+            created_at=call.now,
+            expires_at=minted.expires_at if minted else call.now + grant.ttl,
+            max_expires_at=minted.max_expires_at if minted else call.now + grant.max_ttl,
+            fingerprint=fingerprint(self._key, minted.secret.reveal()) if minted else "",
+            accessor=made.accessor,
+            lease_id=minted.lease_id if minted else None,
+            request_id=decided.request_id,
         )
 
     def _respond(self, decided: Decided, issuance: Issuance, minted: Minted, refusal: record.Refusal) -> Issued:
@@ -232,15 +243,15 @@ class Issuer:
         self._deciding.recorded(decided)
         return Issued(issuance, minted.secret, decided.task)
 
-    async def _unless_perhaps_made(self, making: Awaitable[T], anchor: Anchor, intent: Issuance) -> T:
+    async def _unless_perhaps_made(self, making: Awaitable[T], anchor: Anchor, revocability: Revocability) -> T:
         """Let Vault make something; what it may have made without saying so is taken back."""
         try:
-            with deadline.lifted(when=intent.revocability is Revocability.INDIVIDUAL):
+            with deadline.lifted(when=revocability is Revocability.INDIVIDUAL):
                 return await making
         except VaultAway:
             raise
         except VaultUnavailable:
-            await self._undo.perhaps_made(anchor, intent.revocability)
+            await self._undo.perhaps_made(anchor, revocability)
             raise
 
     async def _give_up(
@@ -278,26 +289,4 @@ def _order(grant: Grant, anchor: Anchor) -> Order:
         parameters=grant.parameters,
         ttl=grant.ttl,
         max_ttl=grant.max_ttl,
-    )
-
-
-def _intent(call: Call, decided: Decided, anchor: Anchor, order: Order) -> Issuance:
-    grant = decided.grant
-    return Issuance(
-        id=order.issuance_id,
-        task_id=anchor.task_id,
-        anchor_id=anchor.id,
-        agent=call.uri,
-        scope=grant.scope,
-        scope_version=grant.version,
-        kind=grant.mapping.kind,
-        parameters=grant.parameters,
-        state=IssuanceState.MINTING,
-        revocability=KINDS[grant.mapping.kind].revocability(grant.mapping),
-        renewable=False,
-        created_at=call.now,
-        expires_at=call.now + grant.ttl,
-        max_expires_at=call.now + grant.max_ttl,
-        fingerprint="",
-        request_id=decided.request_id,
     )
