@@ -1,8 +1,9 @@
 """Reading Vault's JSON: nothing is believed to be there, and no error text is passed on as it came."""
 
-import json
 import re
 from collections.abc import Mapping
+
+from pydantic_core import from_json
 
 from broker.errors import MintFailed, VaultAway, VaultUnavailable
 from broker.model import JsonValue
@@ -49,8 +50,9 @@ class VaultRefused(MintFailed):
 def parse_object(raw: bytes) -> dict[str, JsonValue] | None:
     """Return the JSON object in a reply; None when it is anything else."""
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
+        # Of the strings, none but names are kept for the next reply: values are secrets.
+        value = from_json(raw, cache_strings="keys")
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

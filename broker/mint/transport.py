@@ -1,13 +1,14 @@
 """HTTP to Vault for the hot path: one keep-alive pool, bounded in time and size, never redirected."""
 
 import asyncio
-import json
 import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
+
+from pydantic_core import to_json
 
 from broker import config, deadline
 from broker.clock import Clock
@@ -93,7 +94,7 @@ class Transport:
         url = self._url(path)
         verb, url = ("GET", f"{url}?list=true") if method == "LIST" else (method, url)
         sent = "" if token is None else _field("X-Vault-Token", token.reveal())
-        content = b"" if body is None else json.dumps(body).encode()
+        content = b"" if body is None else to_json(body)
         deadline.require(_NO_TIME)
         asked_at = self._clock.monotonic()
         try:
