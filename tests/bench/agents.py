@@ -13,8 +13,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from credbroker.v1 import credential_service_pb2 as credential
 from credbroker.v1 import task_pb2
@@ -22,6 +21,8 @@ from credbroker.v1 import task_service_pb2 as task_service
 from grpc_health.v1 import health_pb2
 
 from tests.bench.client import CALL_SECONDS, Servers
+from tests.bench.samples import Samples, Unit, check_refused, content_of, honours
+from tests.bench.vault_alone import VaultCaller
 from tests.bench.wire import GrpcConnection, HttpConnection, WrongReply, grpc_connection, http_connection
 from tests.bench.worker import Access, Link
 
@@ -31,28 +32,6 @@ START: Final = "credbroker.v1.TaskService/StartTask"
 COMPLETE: Final = "credbroker.v1.TaskService/CompleteTask"
 HEALTH: Final = "grpc.health.v1.Health/Check"
 SPEC: Final = task_pb2.TaskSpec(purpose="to be measured")
-
-Unit = Callable[[], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class Samples:
-    """What one span of load did.
-
-    Attributes:
-        waits: Seconds that each credential took to get, or each renewal, or each start of a task.
-        ends: Seconds that each end of a task took; directly, that of everything that was got for it.
-        secrets: What was got; a credential that comes twice is none.
-    """
-
-    waits: list[float] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
-    secrets: list[str] = field(default_factory=list)
-
-    def clear(self) -> None:
-        """Forget what was done to get ready."""
-        self.waits.clear()
-        self.ends.clear()
 
 
 class BrokerCaller:
@@ -169,11 +148,11 @@ class BrokerCaller:
     async def finish(self, servers: Servers) -> None:
         """End what goes on, and check that what was got last worked until then, and does not any more."""
         if self._long_task:
-            if not await _honours(servers, self.last):
+            if not await honours(servers, self.last):
                 raise WrongReply("a credential of a task that goes on is refused")
             await self.complete(self._long_task)
         if self.last:
-            await _refused(servers, self.last)
+            await check_refused(servers, self.last)
 
 
 class DirectCaller:
@@ -199,13 +178,13 @@ class DirectCaller:
     async def login(self) -> str:
         """Return a token, after reading the credential with it if there is one to read."""
         began = time.perf_counter()
-        auth = _content(await self._connection.post("/v1/auth/jwt/login", self._login))["auth"]
+        auth = content_of(await self._connection.post("/v1/auth/jwt/login", self._login))["auth"]
         token: str = auth["client_token"]
         if not token or auth["lease_duration"] <= 0 or not auth["token_policies"]:
             raise WrongReply("a login without a token, or without rights")
         self.last = token
         if self._path:
-            data = _content(await self._connection.get(self._path, token))["data"]
+            data = content_of(await self._connection.get(self._path, token))["data"]
             self.last = f"{data['username']} {data['password']}"
         self._samples.waits.append(time.perf_counter() - began)
         self._samples.secrets.append(self.last)
@@ -251,12 +230,12 @@ class DirectCaller:
         token = await self.login()
         self._goes_on = True
         self._tokens.append(token)
-        lease_id = _content(await self._connection.get(self._path, token))["lease_id"]
+        lease_id = content_of(await self._connection.get(self._path, token))["lease_id"]
         body = json.dumps({"lease_id": lease_id}).encode()
 
         async def unit() -> None:
             began = time.perf_counter()
-            renewed = _content(await self._connection.post("/v1/sys/leases/renew", body, token))
+            renewed = content_of(await self._connection.post("/v1/sys/leases/renew", body, token))
             self._samples.waits.append(time.perf_counter() - began)
             if renewed["lease_id"] != lease_id or renewed["lease_duration"] <= 0:
                 raise WrongReply("a renewal that does not prolong")
@@ -266,33 +245,12 @@ class DirectCaller:
     async def finish(self, servers: Servers) -> None:
         """Check that what was got last works, or is refused where it was taken back."""
         if self._goes_on:
-            if not await _honours(servers, self.last):
+            if not await honours(servers, self.last):
                 raise WrongReply("a credential of a fresh login is refused")
             for token in self._tokens:
                 await self.revoke(token)
         elif self.last:
-            await _refused(servers, self.last)
-
-
-def _content(reply: tuple[int, bytes]) -> Any:
-    status, content = reply
-    if status != 200:
-        raise WrongReply(f"OpenBao answered with {status}: {content!r}")
-    return json.loads(content)
-
-
-async def _honours(servers: Servers, secret: str) -> bool:
-    user, _, password = secret.partition(" ")
-    return await (servers.honours_login(user, password) if password else servers.honours_token(user))
-
-
-async def _refused(servers: Servers, secret: str) -> None:
-    """Check that a token is refused at once, and a database user soon: Vault drops users after its reply."""
-    user, _, password = secret.partition(" ")
-    if password:
-        await servers.until_login_refused(user, password)
-    elif await servers.honours_token(secret):
-        raise WrongReply("a credential works that was taken back")
+            await check_refused(servers, self.last)
 
 
 def _database_user(given: credential.Credential) -> str:
@@ -302,7 +260,7 @@ def _database_user(given: credential.Credential) -> str:
     return f"{data['username'].string_value} {data['password'].string_value}"
 
 
-Caller = BrokerCaller | DirectCaller
+Caller = BrokerCaller | DirectCaller | VaultCaller
 
 WORKLOADS: Final[dict[str, Callable[[Caller], Awaitable[Unit]]]] = {
     "steady": lambda caller: caller.steady(),
@@ -314,12 +272,29 @@ WORKLOADS: Final[dict[str, Callable[[Caller], Awaitable[Unit]]]] = {
 }
 
 
-async def callers(link: Link, access: Access, tokens: list[str], scope: str, role: str, path: str = "") -> None:
+async def callers(
+    link: Link,
+    access: Access,
+    tokens: list[str],
+    scope: str,
+    role: str,
+    path: str = "",
+    identity: tuple[str, str] = ("", ""),
+) -> None:
     """Do what the parent orders.
 
     ``{side, workload, callers, seconds}`` is one span of load, answered with
     ``{waits, ends, seconds, cpu}``; ``"finish"`` after it ends what goes on and
     checks what was got last.
+
+    Args:
+        link: To the parent.
+        access: Where the servers are.
+        tokens: Of the agents, one for each caller.
+        scope: What they ask the broker for.
+        role: Which role they log in for.
+        path: What they read with what a login gave.
+        identity: For the side ``OpenBao``: the broker's own token, and the name of the scope's role.
     """
     async with AsyncExitStack() as connected:
         context = ssl.create_default_context(cafile=access.ca_file)
@@ -330,7 +305,7 @@ async def callers(link: Link, access: Access, tokens: list[str], scope: str, rol
             connected.callback(connection.transport.close)
         for vault in vaults:
             # Vault closes a connection on which nothing comes for ten seconds, unless something came before.
-            _content(await vault.get("/v1/sys/health", ""))
+            content_of(await vault.get("/v1/sys/health", ""))
         servers = await connected.enter_async_context(Servers(access))
         link.say("connected")
         asking: list[Caller] = []
@@ -345,6 +320,8 @@ async def callers(link: Link, access: Access, tokens: list[str], scope: str, rol
             for broker, vault, token in list(zip(brokers, vaults, tokens, strict=True))[: order["callers"]]:
                 if order["side"] == "broker":
                     asking.append(BrokerCaller(broker, scope, samples))
+                elif order["side"] == "OpenBao":
+                    asking.append(VaultCaller(vault, *identity, samples))
                 else:
                     asking.append(DirectCaller(vault, role, token, path, samples))
             link.say(await _load(asking, order["workload"], order["seconds"], samples))

@@ -119,7 +119,9 @@ def _span(side: str, workload: str, callers: int, seen: _Seen) -> Span:
 
 
 @asynccontextmanager
-async def load(bench: Bench, most_callers: int, *, scope: str = "batch", path: str = "") -> AsyncIterator[Load]:
+async def load(
+    bench: Bench, most_callers: int, *, scope: str = "batch", path: str = "", identity: tuple[str, str] = ("", "")
+) -> AsyncIterator[Load]:
     """Give connected callers.
 
     Args:
@@ -127,9 +129,10 @@ async def load(bench: Bench, most_callers: int, *, scope: str = "batch", path: s
         most_callers: How many at most.
         scope: What they ask the broker for.
         path: What they read with the token of a login.
+        identity: For the side ``OpenBao``: the broker's own Vault token, and the name of the scope's role.
     """
     await asyncio.to_thread(prepare_login, bench)
-    arguments = {"tokens": bench.agents(most_callers), "scope": scope, "role": LOGIN_ROLE, "path": path}
-    async with worker(agents_at_work, bench.access, **arguments) as link:
+    arguments = {"tokens": bench.agents(most_callers), "scope": scope, "role": LOGIN_ROLE}
+    async with worker(agents_at_work, bench.access, **arguments, path=path, identity=identity) as link:
         await link.hear()
         yield Load(bench, link)

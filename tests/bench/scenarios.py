@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from tests.bench import (
+    bounds,
     connections,
     expiry_wave,
     footprint,
@@ -46,6 +47,7 @@ class Scenario:
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
         "issuing": Scenario(issuing.run, usual=True, workers=(1, 2)),
+        "bounds": Scenario(bounds.run),
         "leased": Scenario(leased.run, usual=True),
         "renewals": Scenario(renewals.run, usual=True),
         "tasks": Scenario(tasks.run, usual=True),

@@ -9,7 +9,8 @@ from credbroker.v1 import credential_service_pb2 as credential
 from credbroker.v1 import task_pb2
 from credbroker.v1 import task_service_pb2 as task_service
 
-from tests.bench.agents import COMPLETE, ISSUE, BrokerCaller, DirectCaller, Samples, _load
+from tests.bench.agents import COMPLETE, ISSUE, BrokerCaller, DirectCaller, _load
+from tests.bench.samples import Samples
 from tests.bench.wire import GrpcConnection, HttpConnection, WrongReply
 
 Change = Callable[[credential.IssueCredentialResponse], None]
