@@ -162,6 +162,15 @@ def test_a_server_says_where_it_listens_and_ends_when_asked(
         assert process.wait(SECONDS) == 0
 
 
+def test_threads_of_a_server_do_not_interrupt_one_another(broker: Command, config: Path) -> None:
+    broker("db", "upgrade", "--config", str(config))
+    with serving(config) as process:
+        read_log(process, "started")
+        threads = [int(thread.name) for thread in Path(f"/proc/{process.pid}/task").iterdir()]
+        assert len(threads) > 2
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+
+
 def test_a_server_does_not_start_on_a_database_that_is_not_upgraded(config: Path) -> None:
     with serving(config) as process:
         _, told = process.communicate(timeout=SECONDS)
