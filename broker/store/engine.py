@@ -33,7 +33,7 @@ _SQLITE_PRAGMAS = (
     # Without it, REPLACE would delete rows without asking the triggers.
     "PRAGMA recursive_triggers = ON",
     "PRAGMA trusted_schema = OFF",
-    # A statement that adds several rows may be undone alone: what for is kept, which in a file took longer than the WAL.
+    # What it takes to undo one statement alone is kept meanwhile; in a file that took more calls than the WAL.
     "PRAGMA temp_store = MEMORY",
     # 16 MiB. Pages that every transaction changes are copied back less often than with the 1000 that are the default.
     "PRAGMA wal_autocheckpoint = 4000",
