@@ -15,12 +15,13 @@ from broker.clock import Clock
 from broker.confirmation import wait_confirmed
 from broker.errors import FieldViolation, InvalidArgument, LockNotFound
 from broker.ids import new_id
-from broker.model import AuditEvent, Issuance, JsonValue, Lock, LockKind, Page, Selection, Task, TaskState
+from broker.model import AuditEvent, JsonValue, Lock, LockKind, Page, Selection, Task, TaskState
 from broker.outbox import Revoker
 from broker.revoke import queue_selection
 from broker.step import Step, step
 from broker.store import Store, events, locks, tasks
 from broker.store import policy as revisions
+from broker.store.issuances import Ending
 from broker.store.paging import PageOf
 from broker.tasks import end, requested
 
@@ -184,7 +185,7 @@ def facts(lock: Lock) -> dict[str, str | int]:
     return said
 
 
-def _ids(found: Iterable[Issuance]) -> tuple[str, ...]:
+def _ids(found: Iterable[Ending]) -> tuple[str, ...]:
     return tuple(issuance.id for issuance in found)
 
 

@@ -27,10 +27,11 @@ from broker.lease import Lease, SingleDuty
 from broker.mint.reap import FoundToken, look_up_all
 from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
-from broker.model import AnchorRecord, Issuance
+from broker.model import AnchorRecord
 from broker.outbox import Revoker
 from broker.store import Store, anchors, events, tasks
 from broker.store.books import Difference, compare
+from broker.store.issuances import Ending
 from broker.sweep import ABANDONED
 from broker.tasks import requested
 
@@ -174,7 +175,7 @@ def _parts(ids: list[str], size: int) -> Iterable[list[str]]:
 
 
 def _losing(
-    ids: list[str], queue: Callable[[Connection, Sequence[str], str, datetime], list[Issuance]], now: datetime
+    ids: list[str], queue: Callable[[Connection, Sequence[str], str, datetime], list[Ending]], now: datetime
 ) -> Callable[[Connection], None]:
     """Put what is lost up for revocation: Vault will confirm that it is gone."""
 

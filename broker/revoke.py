@@ -16,8 +16,9 @@ from sqlalchemy import Connection
 from broker.audit import broker_event
 from broker.audit.catalogue import CREDENTIAL_EXPIRED, CREDENTIAL_REVOKED, TASK_REVOCATION_CONFIRMED
 from broker.ids import new_id
-from broker.model import AnchorRecord, AuditEvent, Issuance, Revocation, Selection
+from broker.model import AuditEvent, Issuance, Revocation, Selection
 from broker.store import anchors, events, issuances, revocations, tasks
+from broker.store.issuances import Ending
 
 EXPIRED = "expired"
 
@@ -45,7 +46,7 @@ class Queued:
         without: Tasks that held nothing: their end is confirmed.
     """
 
-    issuances: list[Issuance]
+    issuances: list[Ending]
     entries: list[Revocation]
     without: list[str]
 
@@ -64,7 +65,7 @@ class Confirmation:
     task_confirmed_at: datetime | None = None
 
 
-def queue_anchors(conn: Connection, anchor_ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
+def queue_anchors(conn: Connection, anchor_ids: Sequence[str], reason: str, now: datetime) -> list[Ending]:
     """Put anchors and all that hangs from them up for revocation.
 
     An anchor that is still being created has no accessor yet; whoever creates
@@ -91,7 +92,7 @@ def queue_issuance(conn: Connection, issuance: Issuance, reason: str, now: datet
     return True
 
 
-def queue_issuances(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
+def queue_issuances(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[Ending]:
     """Put several issuances up for revocation, as `queue_issuance`; return those that were not already."""
     moved = issuances.revoke(conn, ids, reason, now)
     _queue(conn, (), moved, reason, now)
@@ -110,7 +111,7 @@ def queue_tasks(
     return Queued(moved, entries, without)
 
 
-def queue_selection(conn: Connection, wanted: Selection, reason: str, now: datetime, limit: int) -> list[Issuance]:
+def queue_selection(conn: Connection, wanted: Selection, reason: str, now: datetime, limit: int) -> list[Ending]:
     """Put some of what is selected up for revocation: to be called until nothing is left.
 
     Everything of an agent, a task or a scope goes with the anchors it hangs
@@ -162,17 +163,13 @@ def confirm(conn: Connection, gone: Sequence[tuple[Revocation, datetime]]) -> li
 
 def _queue(
     conn: Connection,
-    ended: Iterable[AnchorRecord],
-    moved: Iterable[Issuance],
+    ended: Iterable[anchors.Ending],
+    moved: Iterable[Ending | Issuance],
     reason: str,
     now: datetime,
     hold: Hold | None = None,
 ) -> list[Revocation]:
-    entries = [
-        _entry(anchor.accessor, anchor.task_id, reason, now, hold, anchor_id=anchor.id)
-        for anchor in ended
-        if anchor.accessor is not None
-    ]
+    entries = [_entry(anchor.accessor, anchor.task_id, reason, now, hold, anchor_id=anchor.id) for anchor in ended]
     entries += [
         _entry(
             issuance.accessor, issuance.task_id, reason, now, hold, issuance_id=issuance.id, lease_id=issuance.lease_id
@@ -211,7 +208,7 @@ def _entry(
     )
 
 
-def _revoked(issuance: Issuance, because: Mapping[str | None, Revocation], now: datetime) -> AuditEvent:
+def _revoked(issuance: Ending, because: Mapping[str | None, Revocation], now: datetime) -> AuditEvent:
     entry = because[issuance.anchor_id if issuance.accessor is None else issuance.id]
     lag = now - entry.requested_at
     return broker_event(

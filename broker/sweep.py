@@ -25,10 +25,10 @@ from broker.lease import Lease, LeaseLost, SingleDuty
 from broker.locks import Locks
 from broker.mint.retract import is_gone
 from broker.mint.vault import VaultClient
-from broker.model import AuditEvent, Issuance, TaskState
+from broker.model import AuditEvent, TaskState
 from broker.outbox import Revoker
 from broker.store import Store, events, issuances, policy, proofs, tasks
-from broker.store.issuances import Expired
+from broker.store.issuances import Ending, Expired
 from broker.tasks import end, ended_by_broker
 
 INTERVAL: Final = 0.5
@@ -206,7 +206,7 @@ def _expiring(over: Sequence[Expired], *, gone: frozenset[str], now: datetime) -
     return expire
 
 
-def _expired(issuance: Issuance, now: datetime) -> AuditEvent:
+def _expired(issuance: Ending, now: datetime) -> AuditEvent:
     return broker_event(
         CREDENTIAL_EXPIRED,
         now,

@@ -13,11 +13,12 @@ from broker.clock import Clock
 from broker.confirmation import wait_confirmed
 from broker.errand import see_through
 from broker.ids import new_id
-from broker.model import AuditEvent, Issuance, JsonValue, Page, Revocation, Selection
+from broker.model import AuditEvent, JsonValue, Page, Revocation, Selection
 from broker.outbox import Revoker
 from broker.revoke import queue_selection
 from broker.step import Step, step
 from broker.store import Store, events, unconfirmed
+from broker.store.issuances import Ending
 from broker.store.paging import PageOf
 from broker.store.selections import Extent, extent
 from broker.tasks import requested
@@ -102,7 +103,7 @@ class Takeback:
         return Revoked(order, found, matching=matching, siblings=len(moved) - matching, pending=pending)
 
 
-def _order(conn: Connection, wanted: Selection, cause: AuditEvent) -> tuple[Extent, list[Issuance]]:
+def _order(conn: Connection, wanted: Selection, cause: AuditEvent) -> tuple[Extent, list[Ending]]:
     """Record what is ordered with what there is of it, and take back a first part."""
     found = extent(conn, wanted)
     counts = {"matching": found.matching, "siblings": found.siblings, "expiring": found.expiring}
@@ -110,13 +111,13 @@ def _order(conn: Connection, wanted: Selection, cause: AuditEvent) -> tuple[Exte
     return found, _take(conn, wanted, cause)
 
 
-def _take(conn: Connection, wanted: Selection, cause: AuditEvent) -> list[Issuance]:
+def _take(conn: Connection, wanted: Selection, cause: AuditEvent) -> list[Ending]:
     moved = queue_selection(conn, wanted, cause.reason, cause.time, CHUNK)
     events.append(conn, requested(moved, cause))
     return moved
 
 
-def _matches(issuance: Issuance, wanted: Selection) -> bool:
+def _matches(issuance: Ending, wanted: Selection) -> bool:
     return all(getattr(issuance, name) == value for name, value in wanted.given().items())
 
 

@@ -21,12 +21,13 @@ from broker.audit.catalogue import (
 from broker.authorize import TaskView, check_declared, hold
 from broker.errors import Locked, TaskEnded, TaskNotFound
 from broker.ids import new_id
-from broker.model import AuditEvent, Issuance, Page, Revocation, Role, Task, TaskSpec, TaskState
+from broker.model import AuditEvent, Page, Revocation, Role, Task, TaskSpec, TaskState
 from broker.outbox import Revoker
 from broker.policy import Policy, PolicyCache
 from broker.revoke import Hold
 from broker.step import Step, step
 from broker.store import Store, events, tasks
+from broker.store.issuances import Ending
 from broker.store.paging import PageOf
 
 _OPERATORS: Final = frozenset({Role.ADMIN, Role.AUDITOR})
@@ -105,7 +106,7 @@ class Ended:
     """Tasks that were active until now, and the issuances of theirs that were alive."""
 
     tasks: list[Task]
-    issuances: list[Issuance]
+    issuances: list[Ending]
 
 
 def end(conn: Connection, task_ids: Sequence[str], state: TaskState, now: datetime, cause: AuditEvent) -> Ended:
@@ -164,9 +165,7 @@ def complete(conn: Connection, completions: Sequence[Completion]) -> list[Comple
     return [done.pop((one.task_id, one.event.actor), None) for one in completions]
 
 
-def _append(
-    conn: Connection, ended: Iterable[Task], moved: Iterable[Issuance], causes: Mapping[str, AuditEvent]
-) -> None:
+def _append(conn: Connection, ended: Iterable[Task], moved: Iterable[Ending], causes: Mapping[str, AuditEvent]) -> None:
     records = [replace(causes[task.id], id=new_id(), task_id=task.id, agent=task.agent) for task in ended]
     records += [_requested(issuance, causes[issuance.task_id]) for issuance in moved]
     events.append(conn, records)
@@ -177,12 +176,12 @@ def ended_by_broker(state: TaskState, now: datetime) -> AuditEvent:
     return broker_event(END_EVENTS[state], now)
 
 
-def requested(moved: Iterable[Issuance], cause: AuditEvent) -> list[AuditEvent]:
+def requested(moved: Iterable[Ending], cause: AuditEvent) -> list[AuditEvent]:
     """Return the events that say of issuances that they are to be revoked, and why."""
     return [_requested(issuance, cause) for issuance in moved]
 
 
-def _requested(issuance: Issuance, cause: AuditEvent) -> AuditEvent:
+def _requested(issuance: Ending, cause: AuditEvent) -> AuditEvent:
     return replace(
         cause,
         id=new_id(),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, update
 
@@ -9,6 +10,7 @@ from broker.model import Anchor, AnchorRecord, AnchorState
 from broker.store import schema
 from broker.store.columns import constant
 from broker.store.insertion import Insertion
+from broker.store.listed import Listed
 from broker.store.rows import Rows
 
 _table = schema.anchors
@@ -28,15 +30,25 @@ _CREATING_BEFORE = (
     .order_by(_table.c.created_at)
     .limit(bindparam("limit_"))
 )
-_NOTE_GONE = update(_table).where(_table.c.id.in_(bindparam("ids_", expanding=True))).values(state=AnchorState.GONE)
+_NOTE_GONE = Listed(
+    update(_table).where(_table.c.id.in_(bindparam("ids_", expanding=True))).values(state=AnchorState.GONE)
+)
 _REVOKE = (
     update(_table)
     .where(_table.c.state == constant(AnchorState.ACTIVE), _table.c.accessor.is_not(None))
     .values(state=AnchorState.REVOKING)
-    .returning(*_rows.columns)
+    .returning(_table.c.id, _table.c.task_id, _table.c.accessor)
 )
 _REVOKE_LISTED = _REVOKE.where(_table.c.id.in_(bindparam("ids_", expanding=True)))
-_REVOKE_OF_TASKS = _REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True)))
+_REVOKE_OF_TASKS = Listed(_REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True))))
+
+
+class Ending(NamedTuple):
+    """An anchor that is to be revoked."""
+
+    id: str
+    task_id: str
+    accessor: str
 
 
 def insert(conn: Connection, *records: AnchorRecord) -> None:
@@ -66,17 +78,17 @@ def creating_before(conn: Connection, before: datetime, limit: int) -> list[Anch
     return _rows.all(conn, _CREATING_BEFORE, {"before_": before, "limit_": limit})
 
 
-def revoke(conn: Connection, ids: Sequence[str]) -> list[AnchorRecord]:
+def revoke(conn: Connection, ids: Sequence[str]) -> list[Ending]:
     """Move those of these that are ACTIVE to REVOKING and return them."""
-    return _rows.all(conn, _REVOKE_LISTED, {"ids_": list(ids)}) if ids else []
+    return [Ending(*row) for row in conn.execute(_REVOKE_LISTED, {"ids_": list(ids)})] if ids else []
 
 
-def revoke_of_tasks(conn: Connection, task_ids: Sequence[str]) -> list[AnchorRecord]:
+def revoke_of_tasks(conn: Connection, task_ids: Sequence[str]) -> list[Ending]:
     """Move the ACTIVE ones of these tasks to REVOKING and return them."""
-    return _rows.all(conn, _REVOKE_OF_TASKS, {"task_ids_": list(task_ids)}) if task_ids else []
+    return [Ending(*row) for row in _REVOKE_OF_TASKS.rows(conn, {"task_ids_": list(task_ids)})] if task_ids else []
 
 
 def note_gone(conn: Connection, ids: Sequence[str]) -> None:
     """Note that Vault does not know these anchors, or never did."""
     if ids:
-        conn.execute(_NOTE_GONE, {"ids_": list(ids)})
+        _NOTE_GONE.run(conn, {"ids_": list(ids)})

@@ -11,14 +11,31 @@ from broker.model import LIVE_ISSUANCES, Issuance, IssuanceState, Page, Revocabi
 from broker.store import filters, schema
 from broker.store.columns import constant
 from broker.store.insertion import Insertion
+from broker.store.listed import Listed
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
+
+
+class Ending(NamedTuple):
+    """What is told and taken back when issuances end, without all that the record holds."""
+
+    id: str
+    task_id: str
+    anchor_id: str
+    agent: str
+    scope: str
+    scope_version: int
+    accessor: str | None
+    lease_id: str | None
+    end_reason: str
+
 
 # Key of the advisory lock under which limits are counted.
 _LIMITS_LOCK = 0x63726564_6C696D69
 
 _table = schema.issuances
 _rows = Rows(_table, Issuance)
+_ending = tuple(_table.c[name] for name in Ending._fields)
 _by_id = _table.c.id == bindparam("id_")
 _listed = _table.c.id.in_(bindparam("ids_", expanding=True))
 _live = _table.c.state.in_([constant(state) for state in LIVE_ISSUANCES])
@@ -55,8 +72,8 @@ _revoking_values = {
 }
 _REQUEST_REVOCATION = update(_table).where(_by_id, or_(_minting, _active)).values(_revoking_values)
 _revocable = or_(_minting, _active & (_table.c.revocability != Revocability.AT_EXPIRY))
-_REVOKE = update(_table).where(_revocable).values(_revoking_values).returning(*_rows.columns)
-_REVOKE_OF_TASKS = _REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True)))
+_REVOKE = update(_table).where(_revocable).values(_revoking_values).returning(*_ending)
+_REVOKE_OF_TASKS = Listed(_REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True))))
 _REVOKE_OF_ANCHORS = _REVOKE.where(_table.c.anchor_id.in_(bindparam("anchor_ids_", expanding=True)))
 _REVOKE_LISTED = _REVOKE.where(_listed)
 _STILL_REVOKING = select(_table.c.id).where(_listed, _revoking)
@@ -70,14 +87,14 @@ _CONFIRM = (
     update(_table)
     .where(_listed, _revoking)
     .values(state=bindparam("state_"), ended_at=bindparam("now_"))
-    .returning(*_rows.columns)
+    .returning(*_ending)
 )
 # What has a token of its own is confirmed by itself.
-_CONFIRM_OF_ANCHORS = (
+_CONFIRM_OF_ANCHORS = Listed(
     update(_table)
     .where(_table.c.anchor_id.in_(bindparam("anchor_ids_", expanding=True)), _table.c.accessor.is_(None), _revoking)
     .values(state=IssuanceState.REVOKED, ended_at=bindparam("now_"))
-    .returning(*_rows.columns)
+    .returning(*_ending)
 )
 _EXPIRED = (
     select(_table.c.id, _table.c.accessor, _table.c.lease_id)
@@ -90,7 +107,7 @@ _EXPIRE = (
     update(_table)
     .where(_listed, _active, _table.c.expires_at <= bindparam("now_"))
     .values(state=IssuanceState.EXPIRED, ended_at=_table.c.expires_at)
-    .returning(*_rows.columns)
+    .returning(*_ending)
 )
 _MINTING_BEFORE = (
     _rows.select(_minting, _table.c.created_at < bindparam("before_"))
@@ -200,21 +217,22 @@ def request_revocation(conn: Connection, issuance_id: str, reason: str, now: dat
     return conn.execute(_REQUEST_REVOCATION, {"id_": issuance_id, "reason_": reason, "now_": now}).rowcount == 1
 
 
-def revoke(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
+def revoke(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[Ending]:
     """Move those of these that are MINTING or ACTIVE to REVOKING and return them, except what can only expire."""
-    return _rows.all(conn, _REVOKE_LISTED, {"ids_": list(ids), "reason_": reason, "now_": now}) if ids else []
+    values = {"ids_": list(ids), "reason_": reason, "now_": now}
+    return [Ending(*row) for row in conn.execute(_REVOKE_LISTED, values)] if ids else []
 
 
-def revoke_of_tasks(conn: Connection, task_ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
+def revoke_of_tasks(conn: Connection, task_ids: Sequence[str], reason: str, now: datetime) -> list[Ending]:
     """Do as `revoke` with what these tasks hold."""
     values = {"task_ids_": list(task_ids), "reason_": reason, "now_": now}
-    return _rows.all(conn, _REVOKE_OF_TASKS, values) if task_ids else []
+    return [Ending(*row) for row in _REVOKE_OF_TASKS.rows(conn, values)] if task_ids else []
 
 
-def revoke_of_anchors(conn: Connection, anchor_ids: Sequence[str], reason: str, now: datetime) -> list[Issuance]:
+def revoke_of_anchors(conn: Connection, anchor_ids: Sequence[str], reason: str, now: datetime) -> list[Ending]:
     """Do as `revoke` with what hangs from these anchors."""
     values = {"anchor_ids_": list(anchor_ids), "reason_": reason, "now_": now}
-    return _rows.all(conn, _REVOKE_OF_ANCHORS, values) if anchor_ids else []
+    return [Ending(*row) for row in conn.execute(_REVOKE_OF_ANCHORS, values)] if anchor_ids else []
 
 
 def release_request(conn: Connection, issuance_id: str) -> None:
@@ -251,7 +269,7 @@ def revoking(conn: Connection, ids: Sequence[str]) -> list[str]:
     return [str(found) for found in conn.execute(_STILL_REVOKING, {"ids_": list(ids)}).scalars()]
 
 
-def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: bool = False) -> list[Issuance]:
+def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: bool = False) -> list[Ending]:
     """Note that Vault no longer knows those of these that are REVOKING, and return them.
 
     Args:
@@ -261,13 +279,14 @@ def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: boo
         expired: Their time had run out; they end as EXPIRED, not as REVOKED.
     """
     state = IssuanceState.EXPIRED if expired else IssuanceState.REVOKED
-    return _rows.all(conn, _CONFIRM, {"ids_": list(ids), "state_": state, "now_": now}) if ids else []
+    values = {"ids_": list(ids), "state_": state, "now_": now}
+    return [Ending(*row) for row in conn.execute(_CONFIRM, values)] if ids else []
 
 
-def confirm_of_anchors(conn: Connection, anchor_ids: Sequence[str], now: datetime) -> list[Issuance]:
+def confirm_of_anchors(conn: Connection, anchor_ids: Sequence[str], now: datetime) -> list[Ending]:
     """Note that Vault no longer knows anchors: what is REVOKING and has no token of its own died with them."""
     values = {"anchor_ids_": list(anchor_ids), "now_": now}
-    return _rows.all(conn, _CONFIRM_OF_ANCHORS, values) if anchor_ids else []
+    return [Ending(*row) for row in _CONFIRM_OF_ANCHORS.rows(conn, values)] if anchor_ids else []
 
 
 class Expired(NamedTuple):
@@ -283,9 +302,9 @@ def expired(conn: Connection, now: datetime, limit: int) -> list[Expired]:
     return [Expired(*row) for row in conn.execute(_EXPIRED, {"now_": now, "limit_": limit})]
 
 
-def expire(conn: Connection, ids: Sequence[str], now: datetime) -> list[Issuance]:
+def expire(conn: Connection, ids: Sequence[str], now: datetime) -> list[Ending]:
     """Note that the time of what is ACTIVE ran out, and return it; whatever was renewed meanwhile stays."""
-    return _rows.all(conn, _EXPIRE, {"ids_": list(ids), "now_": now}) if ids else []
+    return [Ending(*row) for row in conn.execute(_EXPIRE, {"ids_": list(ids), "now_": now})] if ids else []
 
 
 def minting_before(conn: Connection, before: datetime, limit: int) -> list[Issuance]:

@@ -11,6 +11,7 @@ from broker.model import Revocation
 from broker.store import schema
 from broker.store.cleaning import clean
 from broker.store.insertion import Insertion
+from broker.store.listed import Listed
 from broker.store.rows import Rows
 
 _table = schema.revocations
@@ -31,7 +32,7 @@ _RETRY = (
         attempts=_table.c.attempts + 1, last_error=bindparam("error_"), next_attempt_at=bindparam("next_attempt_at_")
     )
 )
-_CONFIRM = (
+_CONFIRM = Listed(
     update(_table)
     .where(
         # SQLite finds the rows by the first condition alone.
@@ -133,7 +134,7 @@ def confirm(conn: Connection, claimed: Sequence[Revocation], now: datetime) -> s
     if not claimed:
         return set()
     ids, claims = [entry.id for entry in claimed], [(entry.id, entry.epoch) for entry in claimed]
-    return set(conn.execute(_CONFIRM, {"ids_": ids, "claimed_": claims, "now_": now}).scalars())
+    return set(_CONFIRM.firsts(conn, {"ids_": ids, "claimed_": claims, "now_": now}))
 
 
 def release(conn: Connection, claimed: Sequence[Revocation], now: datetime) -> None:

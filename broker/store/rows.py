@@ -1,6 +1,6 @@
 """Rows to records and back: a record's fields are columns of its table, by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -52,7 +52,11 @@ class Rows(Generic[R]):
 
     def all(self, conn: Connection, statement: Executable, values: Mapping[str, object]) -> list[R]:
         """Return all records of a statement."""
-        return [self._record(*row) for row in conn.execute(statement, values)]
+        return self.records(conn.execute(statement, values))
+
+    def records(self, rows: Iterable[Iterable[Any]]) -> list[R]:
+        """Return rows as records."""
+        return [self._record(*row) for row in rows]
 
 
 class InsertUnlessKnown:

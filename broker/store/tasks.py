@@ -33,6 +33,7 @@ from broker.store import schema
 from broker.store.columns import UtcTime, constant
 from broker.store.filters import choice, moment, text
 from broker.store.insertion import Insertion
+from broker.store.listed import Listed
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
 
@@ -45,7 +46,7 @@ _active = _table.c.state == constant(TaskState.ACTIVE)
 _INSERT = Insertion(_table, (*_rows.names, "due_at"))
 _INSERT_UNLESS_KNOWN = Insertion(_table, (*_rows.names, "due_at"), unless_known=("agent", "request_id"))
 _STORED = select(_table.c.id).where(_listed)
-_PIN_ACTIVE = _STORED.where(_active).with_for_update(read=True)
+_PIN_ACTIVE = Listed(_STORED.where(_active).with_for_update(read=True))
 _GET = _rows.select(_by_id)
 _BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
 _DUE = _rows.select(_active, _table.c.due_at <= bindparam("now_")).order_by(_table.c.due_at).limit(bindparam("limit_"))
@@ -67,8 +68,8 @@ _anchored = (
 )
 # One row on SQLite, whose driver pauses at each; rows can only be locked one by one.
 _PIN_STANDING = {
-    "sqlite": select(func.count()).where(*_anchored),
-    "postgresql": select(literal_column("1")).where(*_anchored).with_for_update(read=True),
+    "sqlite": Listed(select(func.count()).where(*_anchored)),
+    "postgresql": Listed(select(literal_column("1")).where(*_anchored).with_for_update(read=True)),
 }
 
 _END = (
@@ -78,7 +79,7 @@ _END = (
     .returning(*_rows.columns)
 )
 # SQLite finds the rows by the first condition alone.
-_END_OWN = _END.where(tuple_(_table.c.id, _table.c.agent).in_(bindparam("owned_", expanding=True)))
+_END_OWN = Listed(_END.where(tuple_(_table.c.id, _table.c.agent).in_(bindparam("owned_", expanding=True))))
 
 _next_beat = (
     type_coerce(bindparam("now_", type_=UtcTime), BigInteger)
@@ -102,7 +103,7 @@ _LOCK_ENDED = (
     .order_by(_table.c.id)
     .with_for_update()
 )
-_CONFIRM = (
+_CONFIRM = Listed(
     update(_table)
     .where(
         _listed,
@@ -185,13 +186,13 @@ def pin_standing(conn: Connection, pairs: Collection[tuple[str, str]]) -> bool:
         conn: The transaction.
         pairs: Identifiers of an anchor and of its task.
     """
-    standing = conn.execute(_PIN_STANDING[conn.dialect.name], {"pairs_": list(pairs)}).scalars().all()
+    standing = _PIN_STANDING[conn.dialect.name].firsts(conn, {"pairs_": list(pairs)})
     return (standing[0] if conn.dialect.name == "sqlite" else len(standing)) == len(pairs)
 
 
 def pin_active(conn: Connection, ids: Sequence[str]) -> set[str]:
     """Return which of these tasks are active; they stay so until this transaction ends."""
-    return set(conn.execute(_PIN_ACTIVE, {"ids_": list(ids)}).scalars()) if ids else set()
+    return set(_PIN_ACTIVE.firsts(conn, {"ids_": list(ids)})) if ids else set()
 
 
 def by_request(conn: Connection, agent: str, request_id: str) -> Task | None:
@@ -213,7 +214,7 @@ def end_own(conn: Connection, owned: Sequence[tuple[str, str]], state: TaskState
     """End those of these tasks, each named with an agent, that are this agent's and active, and return them."""
     ids = [task_id for task_id, _ in owned]
     values = {"ids_": ids, "owned_": list(owned), "state_": state, "now_": now}
-    return _rows.all(conn, _END_OWN, values) if owned else []
+    return _rows.records(_END_OWN.rows(conn, values)) if owned else []
 
 
 def due(conn: Connection, now: datetime, limit: int) -> list[Task]:
@@ -243,7 +244,7 @@ def confirm_revoked(conn: Connection, ids: Sequence[str], now: datetime) -> list
         # of the last two revocations, the later sees what the earlier did. On
         # SQLite they exclude one another anyway.
         conn.execute(_LOCK_ENDED, {"ids_": list(ids)})
-    return list(conn.execute(_CONFIRM, {"ids_": list(ids), "now_": now}).scalars())
+    return _CONFIRM.firsts(conn, {"ids_": list(ids), "now_": now})
 
 
 def page(conn: Connection, page: Page, agent: str | None) -> PageOf[Task]:
