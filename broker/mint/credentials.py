@@ -1,25 +1,20 @@
-"""Where the broker's own Vault token comes from: a file, or an AppRole login.
+"""Where the broker's own Vault token comes from: a file, or an AppRole login."""
 
-Everything here blocks. What hvac and requests raise can hold a token, so none
-of it leaves this module.
-"""
-
+import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-import hvac
-import hvac.exceptions
-import requests
-
 from broker import config
 from broker.errors import VaultUnavailable
-from broker.mint.replies import HEADER_TEXT, errors_of, printable_text, section, whole_seconds
-from broker.mint.sync_client import sync_client
+from broker.mint.replies import HEADER_TEXT, VaultRefused, printable_text, problem_of, section, whole_seconds
+from broker.mint.transport import MAX_REPLY_BYTES, Transport
 from broker.model import JsonObject, JsonValue
 from broker.secret import Secret
 
 _MAX_FILE_BYTES = 16 * 1024
+# Vault says so of a token, a secret or a login that it does not accept.
+_NOT_ACCEPTED = (400, 403)
 
 
 class LoginRefused(Exception):
@@ -38,15 +33,15 @@ class Grant:
 class Source(ABC):
     """One identity of the broker's in Vault."""
 
-    def __init__(self, settings: config.Vault) -> None:
-        self._settings = settings
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
     def changed(self) -> bool:
         """Return whether another token is to be had than the last one obtained."""
         return False
 
     @abstractmethod
-    def obtain(self) -> Grant:
+    async def obtain(self) -> Grant:
         """Return a token.
 
         Raises:
@@ -54,56 +49,45 @@ class Source(ABC):
             LoginRefused: when Vault refused.
         """
 
-    def look_up(self, token: Secret[str]) -> Grant:
+    async def look_up(self, token: Secret[str]) -> Grant:
         """Ask Vault about a token.
 
         Raises:
             VaultUnavailable: when Vault did not answer.
             LoginRefused: when Vault does not accept it.
         """
-        data = section(self._ask("GET", "auth/token/lookup-self", token=token), "data")
+        data = section(await self._ask("GET", "auth/token/lookup-self", token=token), "data")
         return Grant(token, whole_seconds(data, "ttl"), data.get("renewable") is True)
 
-    def renew(self, token: Secret[str]) -> Grant:
+    async def renew(self, token: Secret[str]) -> Grant:
         """Prolong a token.
 
         Raises:
             VaultUnavailable: when Vault did not answer.
             LoginRefused: when Vault refused.
         """
-        auth = section(self._ask("POST", "auth/token/renew-self", token=token), "auth")
+        auth = section(await self._ask("POST", "auth/token/renew-self", token=token), "auth")
         return Grant(token, whole_seconds(auth, "lease_duration"), auth.get("renewable") is True)
 
-    def _ask(
+    async def _ask(
         self, method: str, path: str, body: JsonObject | None = None, token: Secret[str] | None = None
     ) -> dict[str, JsonValue]:
-        settings = self._settings
-        client = sync_client(
-            settings.address,
-            token=token,
-            namespace=settings.namespace,
-            ca_file=settings.ca_file,
-            timeout=settings.timeout,
-        )
-        try:
-            reply = client.adapter.request(method, f"/v1/{path}", json=body)
-        except (hvac.exceptions.Forbidden, hvac.exceptions.InvalidRequest) as error:
-            problem = "; ".join(errors_of({"errors": list(error.errors or ())}))
-            raise LoginRefused(f"Vault refused {path}: {problem or 'no reason given'}") from None
-        except (hvac.exceptions.VaultError, requests.RequestException, OSError) as error:
-            raise VaultUnavailable(f"{path}: {type(error).__name__}") from None
-        finally:
-            client.adapter.close()
-        if not isinstance(reply, dict):
-            raise VaultUnavailable(f"{path}: the answer is not Vault's")
-        return reply
+        answer = await self._transport.send(method, tuple(path.split("/")), token, body, MAX_REPLY_BYTES)
+        problem = problem_of(answer.status, answer.body, path)
+        if isinstance(problem, VaultRefused):
+            if problem.status in _NOT_ACCEPTED:
+                raise LoginRefused(problem.detail)
+            raise VaultUnavailable(problem.detail)
+        if problem is not None:
+            raise problem
+        return answer.body
 
 
 class TokenFile(Source):
     """A token in a file that something else writes."""
 
-    def __init__(self, settings: config.Vault, file: Path) -> None:
-        super().__init__(settings)
+    def __init__(self, transport: Transport, file: Path) -> None:
+        super().__init__(transport)
         self._file = file
         self._seen: tuple[int, int, int] | None = None
 
@@ -111,10 +95,10 @@ class TokenFile(Source):
         """Return whether the file is another one than was last read."""
         return self._stamp() not in (None, self._seen)
 
-    def obtain(self) -> Grant:
+    async def obtain(self) -> Grant:
         """Read the file and ask Vault about the token in it."""
         stamp = self._stamp()
-        grant = self.look_up(read_secret_file(self._file))
+        grant = await self.look_up(await asyncio.to_thread(read_secret_file, self._file))
         self._seen = stamp
         return grant
 
@@ -129,24 +113,25 @@ class TokenFile(Source):
 class AppRole(Source):
     """Vault's AppRole login."""
 
-    def __init__(self, settings: config.Vault, auth: config.AppRoleAuth) -> None:
-        super().__init__(settings)
+    def __init__(self, transport: Transport, auth: config.AppRoleAuth) -> None:
+        super().__init__(transport)
         self._auth = auth
 
-    def obtain(self) -> Grant:
+    async def obtain(self) -> Grant:
         """Log in."""
-        body = {"role_id": self._auth.role_id, "secret_id": read_secret_file(self._auth.secret_id_file).reveal()}
+        secret_id = await asyncio.to_thread(read_secret_file, self._auth.secret_id_file)
+        body = {"role_id": self._auth.role_id, "secret_id": secret_id.reveal()}
         path = f"auth/{self._auth.mount}/login"
-        auth = section(self._ask("POST", path, body), "auth")
+        auth = section(await self._ask("POST", path, body), "auth")
         token = printable_text(auth, "client_token")
         if token is None:
             raise VaultUnavailable(f"{path}: the answer holds no token")
         return Grant(Secret(token), whole_seconds(auth, "lease_duration"), auth.get("renewable") is True)
 
 
-def source_of(settings: config.Vault, auth: config.VaultAuth) -> Source:
+def source_of(transport: Transport, auth: config.VaultAuth) -> Source:
     """Return the source that the configuration names."""
-    return TokenFile(settings, auth.file) if isinstance(auth, config.TokenFileAuth) else AppRole(settings, auth)
+    return TokenFile(transport, auth.file) if isinstance(auth, config.TokenFileAuth) else AppRole(transport, auth)
 
 
 def read_secret_file(file: Path) -> Secret[str]:

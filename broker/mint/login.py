@@ -12,6 +12,7 @@ from broker import config
 from broker.clock import Clock
 from broker.errors import VaultAway, VaultUnavailable
 from broker.mint.credentials import Grant, LoginRefused, source_of
+from broker.mint.transport import Transport
 from broker.secret import Secret
 
 TICK_SECONDS: Final = 1.0
@@ -34,7 +35,7 @@ class _Held:
 
 
 class VaultLogin:
-    """Keeps one Vault identity logged in. A `broker.mint.vault.TokenSource`.
+    """Keeps one Vault identity logged in. A `broker.mint.vault.TokenSource`. To be made while an event loop runs.
 
     Args:
         settings: How to reach Vault.
@@ -44,7 +45,8 @@ class VaultLogin:
 
     def __init__(self, settings: config.Vault, auth: config.VaultAuth, clock: Clock) -> None:
         self._clock = clock
-        self._source = source_of(settings, auth)
+        self._transport = Transport(settings, clock)
+        self._source = source_of(self._transport, auth)
         self._held: _Held | None = None
         self._problem = "not logged in yet"
         self._failures = 0
@@ -85,6 +87,7 @@ class VaultLogin:
             self._loop.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._loop
+        await self._transport.close()
         self._held = None
 
     async def _run(self) -> None:
@@ -97,7 +100,7 @@ class VaultLogin:
     async def _refresh(self) -> None:
         before = self._clock.monotonic()
         try:
-            self._held = await asyncio.to_thread(self._advance, self._held, before)
+            self._held = await self._advance(self._held, before)
         except (LoginRefused, VaultUnavailable) as error:
             self._retry(before, str(error))
             return
@@ -111,26 +114,26 @@ class VaultLogin:
         self._failures += 1
         log.warning("no fresh Vault token, will retry", problem=problem)
 
-    def _advance(self, held: _Held | None, before: float) -> _Held:
-        """Return the token to hold next. Blocks: it runs on a thread."""
+    async def _advance(self, held: _Held | None, before: float) -> _Held:
+        """Return the token to hold next."""
         source = self._source
         if held is None or source.changed():
-            return _hold(source.obtain(), before)
+            return _hold(await source.obtain(), before)
         try:
-            source.look_up(held.token)
+            await source.look_up(held.token)
         except LoginRefused:
             self._held = None
-            return _hold(source.obtain(), before)
+            return _hold(await source.obtain(), before)
         if held.half_at is None or before < held.half_at:
             return held
-        return self._renewed(held, before) or _hold(source.obtain(), before)
+        return await self._renewed(held, before) or _hold(await source.obtain(), before)
 
-    def _renewed(self, held: _Held, before: float) -> _Held | None:
+    async def _renewed(self, held: _Held, before: float) -> _Held | None:
         """Return the token with a longer life; None when renewing does not bring enough."""
         if not held.renewable:
             return None
         try:
-            renewed = _hold(self._source.renew(held.token), before)
+            renewed = _hold(await self._source.renew(held.token), before)
         except LoginRefused:
             return None
         return None if _near_its_maximum(held, renewed) else renewed
