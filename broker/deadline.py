@@ -1,4 +1,4 @@
-"""How much longer the request that is being served may take.
+"""How much longer the request that is being served may take, and any one wait of it.
 
 A deadline bounds the asyncio task that it was set in and no task that is
 started from there: what outlives a request, taking back above all, is never
@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from datetime import timedelta
+from types import TracebackType
 from typing import TypeVar
 
 from broker.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
-_current: ContextVar[tuple[float, asyncio.Task[object] | None] | None] = ContextVar("credbroker_deadline", default=None)
+_current: ContextVar[tuple[float, asyncio.Task[object]] | None] = ContextVar("credbroker_deadline", default=None)
 
 
 class _Bound:
@@ -26,17 +27,57 @@ class _Bound:
 
     __slots__ = ("_moment", "_token")
 
-    _token: Token[tuple[float, asyncio.Task[object] | None] | None]
+    _token: Token[tuple[float, asyncio.Task[object]] | None]
 
     def __init__(self, moment: float | None) -> None:
         self._moment = moment
 
     def __enter__(self) -> None:
         moment = self._moment
-        self._token = _current.set(None if moment is None else (moment, asyncio.current_task()))
+        self._token = _current.set(None if moment is None else (moment, _running_task()))
 
     def __exit__(self, *_: object) -> None:
         _current.reset(self._token)
+
+
+class _Limit:
+    """See `limited`."""
+
+    __slots__ = ("_expired", "_expiry", "_seconds", "_task", "_was_cancelled")
+
+    _expiry: asyncio.TimerHandle
+    _task: asyncio.Task[object]
+    _was_cancelled: int
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._expired = False
+
+    def __enter__(self) -> None:
+        self._task = _running_task()
+        self._was_cancelled = self._task.cancelling()
+        self._expiry = self._task.get_loop().call_later(self._seconds, self._expire)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._expiry.cancel()
+        if self._expired and self._task.uncancel() <= self._was_cancelled and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+
+def limited(seconds: float) -> AbstractContextManager[None]:
+    """Bound what this task waits for within the block, whatever the request's deadline is.
+
+    Does what `asyncio.timeout` does, for half of what that costs; for waits
+    that every request makes.
+
+    Raises:
+        TimeoutError: when the time is over, unless the task was cancelled as well.
+    """
+    return _Limit(seconds)
 
 
 def until(moment: float | None) -> AbstractContextManager[None]:
@@ -69,9 +110,11 @@ def kept(work: Awaitable[T]) -> Coroutine[object, object, T]:
 def ends_at() -> float | None:
     """Return the moment at which this task's deadline passes; None without one."""
     current = _current.get()
-    if current is None or current[1] is not asyncio.current_task():
+    if current is None:
         return None
-    return current[0]
+    moment, task = current
+    # Of the task's own loop: finding out which loop runs is a system call in Python 3.11.
+    return moment if task is asyncio.current_task(task.get_loop()) else None
 
 
 def remaining() -> float | None:
@@ -94,3 +137,10 @@ def require(least: timedelta) -> None:
     left = remaining()
     if left is not None and left <= least.total_seconds():
         raise DeadlineExceeded(f"{left * 1000:.0f} ms are left, too few to begin")
+
+
+def _running_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("only what a task does can be bounded")
+    return task

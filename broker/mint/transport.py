@@ -1,6 +1,5 @@
 """HTTP to Vault for the hot path: one keep-alive pool, bounded in time and size, never redirected."""
 
-import asyncio
 import ssl
 from dataclasses import dataclass
 from datetime import timedelta
@@ -121,7 +120,7 @@ class Transport:
             f"{_length(content) if content else ''}\r\n"
         )
         left = deadline.remaining()
-        async with asyncio.timeout(self._timeout if left is None else min(self._timeout, left)):
+        with deadline.limited(self._timeout if left is None else min(self._timeout, left)):
             return await self._pool.exchange(head.encode("ascii") + content, limit)
 
     async def close(self) -> None:

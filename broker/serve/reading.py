@@ -6,13 +6,13 @@ could stream, a unary call looks the same on the wire, but the message is read
 when the broker asks for it: after the caller is known, and under a time limit.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from broker import deadline
 from broker.clock import Clock
 from broker.errors import InvalidArgument
 
@@ -37,7 +37,7 @@ async def read_message(context: Context, parse: Callable[[bytes], T], clock: Clo
         InvalidArgument: when none arrives in time, or it cannot be parsed.
     """
     try:
-        async with asyncio.timeout(READ_TIMEOUT):
+        with deadline.limited(READ_TIMEOUT):
             raw = await context.read()
     except TimeoutError:
         raise _refused(f"the request's message must arrive within {READ_TIMEOUT:.0f} seconds") from None

@@ -78,3 +78,58 @@ async def test_a_moment_passes() -> None:
         assert deadline.has_passed(deadline.ends_at())
     with deadline.within(MINUTE):
         assert not deadline.has_passed(deadline.ends_at())
+
+
+async def test_a_wait_that_takes_too_long_ends() -> None:
+    with pytest.raises(TimeoutError), deadline.limited(0):
+        await asyncio.Event().wait()
+    assert running().cancelling() == 0
+
+
+async def test_a_wait_that_ends_in_time_is_left_alone() -> None:
+    with deadline.limited(0):
+        pass
+    for _ in range(3):
+        await asyncio.sleep(0)
+    with pytest.raises(KeyError), deadline.limited(60):
+        raise KeyError
+
+
+async def test_the_inner_of_two_limits_ends_its_own_block_alone() -> None:
+    with deadline.limited(60):
+        with pytest.raises(TimeoutError), deadline.limited(0):
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+async def test_who_is_cancelled_learns_that_whether_or_not_the_time_is_over_too(seconds: float) -> None:
+    async def work() -> None:
+        with deadline.limited(seconds):
+            asyncio.get_running_loop().call_soon(running().cancel)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_what_no_task_does_cannot_be_bounded() -> None:
+    raised: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def call() -> None:
+        try:
+            with deadline.limited(60):
+                raised.set_result(None)
+        except RuntimeError as error:
+            raised.set_exception(error)
+
+    asyncio.get_running_loop().call_soon(call)
+    with pytest.raises(RuntimeError, match="only what a task does"):
+        await raised
+
+
+def running() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
