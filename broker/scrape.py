@@ -8,29 +8,20 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from broker.errors import ConfigError
 
-PATH: Final = "/metrics"
+PATH: Final = b"/metrics"
 MAX_CONNECTIONS: Final = 16
+MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_CONNECTION_SECONDS: Final = 10.0
 MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
-
-
-class _Connections(web.Server):
-    """Drops connections beyond a number, and each when its time is over."""
-
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        room = len(self.connections) <= MAX_CONNECTIONS
-        asyncio.get_running_loop().call_later(MAX_CONNECTION_SECONDS if room else 0, transport.abort)
 
 
 @asynccontextmanager
@@ -47,25 +38,60 @@ async def listening(address: str, render: Callable[[], bytes]) -> AsyncIterator[
     Raises:
         ConfigError: when the address is taken or not this machine's.
     """
+    answering: set[asyncio.Task[None]] = set()
 
-    async def answer(request: web.BaseRequest) -> web.Response:
-        if request.path != PATH:
-            return web.Response(status=404)
-        if request.method != "GET":
-            return web.Response(status=405, headers={"Allow": "GET"})
-        return web.Response(body=render(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(answering) >= MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(_answer(reader, writer, render), name="scrape")
+        answering.add(task)
+        task.add_done_callback(answering.discard)
 
     host, _, port = address.rpartition(":")
-    runner = web.ServerRunner(_Connections(answer, access_log=None), shutdown_timeout=1.0)
-    await runner.setup()
     try:
-        try:
-            await web.TCPSite(runner, host.strip("[]"), int(port), backlog=MAX_CONNECTIONS).start()
-        except OSError as error:
-            raise ConfigError(f"metrics.address: cannot listen on {address}: {error.strerror}") from None
-        yield f"{host}:{runner.addresses[0][1]}"
+        server = await asyncio.start_server(
+            connected, host.strip("[]"), int(port), limit=MAX_HEAD_BYTES, backlog=MAX_CONNECTIONS
+        )
+    except OSError as error:
+        raise ConfigError(f"metrics.address: cannot listen on {address}: {error.strerror}") from None
+    try:
+        yield f"{host}:{server.sockets[0].getsockname()[1]}"
     finally:
-        await runner.cleanup()
+        server.close()
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, render: Callable[[], bytes]) -> None:
+    """Answer one request and close the connection; drop it when that takes too long."""
+    try:
+        async with asyncio.timeout(MAX_CONNECTION_SECONDS):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(_reply(head, render))
+            writer.close()
+            await writer.wait_closed()
+    except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
+        pass  # whoever asked is gone, slow, or no scraper
+    finally:
+        writer.transport.abort()
+
+
+def _reply(head: bytes, render: Callable[[], bytes]) -> bytes:
+    method, _, rest = head.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0]
+    status, fields, body = HTTPStatus.OK, f"Content-Type: {CONTENT_TYPE_PLAIN_0_0_4}\r\n", b""
+    if path != PATH:
+        status, fields = HTTPStatus.NOT_FOUND, ""
+    elif method != b"GET":
+        status, fields = HTTPStatus.METHOD_NOT_ALLOWED, "Allow: GET\r\n"
+    else:
+        body = render()
+    begin = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n{fields}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return begin.encode("ascii") + body
 
 
 @asynccontextmanager

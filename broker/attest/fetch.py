@@ -1,18 +1,30 @@
 """Fetching a key set: one bounded request to an address that may be asked."""
 
+import asyncio
 import errno
 import ipaddress
 import socket
 import ssl
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
-import aiohttp
+import aiohappyeyeballs
 
 from broker.errors import KeysUnavailable
+from broker.http1.connection import Connection
+from broker.http1.reply_reader import NoAnswer, Reply
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 TIMEOUT_SECONDS: Final = 5
+
+_PORTS: Final = {"https": 443, "http": 80}
+_FIELDS: Final = (
+    "User-Agent: credbroker\r\nAccept: application/json\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
+)
+# Before another address is tried at the same time (RFC 8305, section 8).
+_NEXT_ADDRESS_SECONDS: Final = 0.25
 
 # (family, type, protocol, canonical name, socket address), as getaddrinfo gives it.
 _AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
@@ -38,42 +50,40 @@ async def fetch(url: str, *, tls: ssl.SSLContext, allow_private: bool) -> bytes:
     Raises:
         KeysUnavailable: when there is no such reply.
     """
-    loopback_only = url.startswith("http://")
-    opener = partial(_open_socket, allow_private=allow_private, loopback_only=loopback_only)
-    connector = aiohttp.TCPConnector(ssl=tls, socket_factory=opener, use_dns_cache=False, force_close=True)
     try:
-        async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-            ) as session,
-            session.get(
-                url,
-                allow_redirects=False,
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            ) as response,
-        ):
-            return await _read_body(url, response)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            reply = await _get(url, tls, allow_private)
     except TimeoutError:
         raise KeysUnavailable(f"{url}: no full answer within {TIMEOUT_SECONDS} seconds") from None
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except (NoAnswer, OSError, ValueError) as error:
         raise KeysUnavailable(f"{url}: {error}") from None
+    if reply.status != HTTPStatus.OK:
+        raise KeysUnavailable(f"{url}: answered with status {reply.status}")
+    return reply.content
 
 
-async def _read_body(url: str, response: aiohttp.ClientResponse) -> bytes:
-    if response.status != 200:
-        raise KeysUnavailable(f"{url}: answered with status {response.status}")
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise KeysUnavailable(f"{url}: answered with a content coding that was not asked for")
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise KeysUnavailable(f"{url}: answered with more than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+async def _get(url: str, tls: ssl.SSLContext, allow_private: bool) -> Reply:
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError("is no URL of a web server")
+    secure = parts.scheme == "https"
+    opener = partial(_open_socket, allow_private=allow_private, loopback_only=not secure)
+    target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    request = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n{_FIELDS}\r\n".encode("ascii")
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(parts.hostname, parts.port or _PORTS[parts.scheme], type=socket.SOCK_STREAM)
+    sock = await aiohappyeyeballs.start_connection(
+        addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, socket_factory=opener
+    )
+    name = parts.hostname.rstrip(".") if secure else None
+    _, connection = await loop.create_connection(
+        Connection, sock=sock, ssl=tls if secure else None, server_hostname=name
+    )
+    try:
+        return await connection.exchange(request, MAX_BODY_BYTES)
+    finally:
+        connection.abort()
+        await connection.wait_closed()
 
 
 def check_address(text: str, *, allow_private: bool, loopback_only: bool) -> None:

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 
-from broker.mint.connection import Connection
-from broker.mint.reply_reader import Reply
+from broker.http1.connection import Connection
+from broker.http1.reply_reader import Reply
 
 MAX_CONNECTIONS: Final = 128
 KEEP_ALIVE_SECONDS: Final = 30.0

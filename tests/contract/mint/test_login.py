@@ -229,7 +229,7 @@ async def test_an_answer_that_is_not_vaults_gives_no_token(tmp_path: Path, clock
         for reply in (raw(200, b"<html>", Content_Type="text/html"), replaced(200, {"auth": {"client_token": "a b"}})):
             vault.faults = {"auth/approle/login": reply}
             async with logged_in(config.Vault(address=vault.address, auth=auth), auth, clock) as login:
-                with pytest.raises(VaultUnavailable, match="auth/approle/login: (status 200 without|the answer)"):
+                with pytest.raises(VaultUnavailable, match=r"auth/approle/login: (status 200 without|the answer)"):
                     login.token()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from broker import scrape
 from broker.errors import ConfigError
-from broker.scrape import MAX_CONNECTIONS, listening
+from broker.scrape import MAX_CONNECTIONS, MAX_HEAD_BYTES, listening
 
 
 @pytest.fixture
@@ -28,6 +28,29 @@ async def test_one_path_answers_and_to_one_method(address: str, method: str, pat
         if status == 200:
             assert await reply.text() == "up 1\n"
             assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("sent", "begins"),
+    [
+        (b"GET /metrics?name=up HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
+        (b"\x16\x03\x01\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n"),
+        (b"GET /metrics HTTP/1.1\r\n", b""),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES, b""),
+    ],
+    ids=["a query", "no HTTP", "half a request", "too long a head"],
+)
+async def test_whatever_is_sent_the_connection_ends(address: str, sent: bytes, begins: bytes) -> None:
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    writer.write_eof()
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(begins)
+    assert bool(answer) == bool(begins)
 
 
 async def test_connections_are_few_and_short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,8 @@ async def test_endless_body_is_not_read_to_its_end(key_server: KeyServer) -> Non
 async def test_compressed_body(key_server: KeyServer, coding: str) -> None:
     key_server.headers = {"Content-Encoding": coding}
     await _refused(key_server.url(), "content coding")
+    key_server.headers = {"Content-Encoding": "Identity"}
+    assert await fetch(key_server.url(), tls=TLS, allow_private=True) == key_server.body
 
 
 @pytest.mark.parametrize("stalling", [False, True])

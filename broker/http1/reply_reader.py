@@ -46,19 +46,22 @@ class ReplyReader:
         self._date: str | None = None
         self._head_read = False
         self._framed = False
+        self._coded = False
 
     def feed(self, data: bytes) -> None:
         """Read what came.
 
         Raises:
-            NoAnswer: when it is no reply, is followed by something else, or is
-                too much.
+            NoAnswer: when it is no reply, is followed by something else, is
+                too much, or has a content coding.
         """
         self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             raise NoAnswer("the answer is not HTTP") from None
+        if self._coded:
+            raise NoAnswer("a content coding that was not asked for")
         if self._size > self._limit:
             raise NoAnswer(f"more than {self._limit} bytes")
         # Chunks of a few bytes, and trailers, can be much larger than what they bring.
@@ -90,6 +93,8 @@ class ReplyReader:
             self._date = value.decode("latin-1")
         elif name in _FRAMING:
             self._framed = True
+        elif name == b"content-encoding":
+            self._coded = value.strip().lower() != b"identity"
 
     def on_headers_complete(self) -> None:
         """Note the end of a head, unless the real one is yet to come."""

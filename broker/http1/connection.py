@@ -1,9 +1,9 @@
-"""One connection to Vault: whatever leaves in doubt what comes next on it closes it."""
+"""One connection to a server: whatever leaves in doubt what comes next on it closes it."""
 
 import asyncio
 from typing import cast
 
-from broker.mint.reply_reader import NoAnswer, Reply, ReplyReader
+from broker.http1.reply_reader import NoAnswer, Reply, ReplyReader
 
 
 class Connection(asyncio.Protocol):
