@@ -10,8 +10,8 @@ from broker.model import Anchor, AnchorRecord, AnchorState
 from broker.store import schema
 from broker.store.columns import constant
 from broker.store.insertion import Insertion
-from broker.store.listed import Listed
 from broker.store.rows import Rows
+from broker.store.statement import Statement
 
 _table = schema.anchors
 _rows = Rows(_table, AnchorRecord)
@@ -30,7 +30,7 @@ _CREATING_BEFORE = (
     .order_by(_table.c.created_at)
     .limit(bindparam("limit_"))
 )
-_NOTE_GONE = Listed(
+_NOTE_GONE = Statement(
     update(_table).where(_table.c.id.in_(bindparam("ids_", expanding=True))).values(state=AnchorState.GONE)
 )
 _REVOKE = (
@@ -40,7 +40,7 @@ _REVOKE = (
     .returning(_table.c.id, _table.c.task_id, _table.c.accessor)
 )
 _REVOKE_LISTED = _REVOKE.where(_table.c.id.in_(bindparam("ids_", expanding=True)))
-_REVOKE_OF_TASKS = Listed(_REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True))))
+_REVOKE_OF_TASKS = Statement(_REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True))))
 
 
 class Ending(NamedTuple):

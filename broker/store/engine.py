@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError
 
 from broker.errors import ConfigError, StoreUnavailable
 from broker.secret import Secret
+from broker.store import statement
 
 READERS: Final = 4
 BUSY_SECONDS: Final = 5
@@ -170,9 +171,9 @@ def _connect_sqlite(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
-def _beginning_with(statement: str) -> Callable[[Connection], None]:
+def _beginning_with(text: str) -> Callable[[Connection], None]:
     def begin(conn: Connection) -> None:
-        conn.exec_driver_sql(statement)
+        statement.run(conn, text, ())
 
     return begin
 

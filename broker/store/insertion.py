@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Dialect, Table
 
+from broker.store import statement
+
 MOST_AT_ONCE: Final = 64
 """Rows of one statement."""
 
@@ -48,7 +50,7 @@ class Insertion:
         while at < len(given):
             count = _share(len(given) - at)
             values = tuple(value for row in given[at : at + count] for value in row)
-            inserted += conn.exec_driver_sql(self._text(conn.dialect, count), values).rowcount
+            inserted += statement.run(conn, self._text(conn.dialect, count), values).rowcount
             at += count
         return inserted
 

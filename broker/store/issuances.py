@@ -11,9 +11,9 @@ from broker.model import LIVE_ISSUANCES, Issuance, IssuanceState, Page, Revocabi
 from broker.store import filters, schema
 from broker.store.columns import constant
 from broker.store.insertion import Insertion
-from broker.store.listed import Listed
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
+from broker.store.statement import Statement
 
 
 class Ending(NamedTuple):
@@ -73,7 +73,7 @@ _revoking_values = {
 _REQUEST_REVOCATION = update(_table).where(_by_id, or_(_minting, _active)).values(_revoking_values)
 _revocable = or_(_minting, _active & (_table.c.revocability != Revocability.AT_EXPIRY))
 _REVOKE = update(_table).where(_revocable).values(_revoking_values).returning(*_ending)
-_REVOKE_OF_TASKS = Listed(_REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True))))
+_REVOKE_OF_TASKS = Statement(_REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True))))
 _REVOKE_OF_ANCHORS = _REVOKE.where(_table.c.anchor_id.in_(bindparam("anchor_ids_", expanding=True)))
 _REVOKE_LISTED = _REVOKE.where(_listed)
 _STILL_REVOKING = select(_table.c.id).where(_listed, _revoking)
@@ -90,7 +90,7 @@ _CONFIRM = (
     .returning(*_ending)
 )
 # What has a token of its own is confirmed by itself.
-_CONFIRM_OF_ANCHORS = Listed(
+_CONFIRM_OF_ANCHORS = Statement(
     update(_table)
     .where(_table.c.anchor_id.in_(bindparam("anchor_ids_", expanding=True)), _table.c.accessor.is_(None), _revoking)
     .values(state=IssuanceState.REVOKED, ended_at=bindparam("now_"))

@@ -3,9 +3,10 @@
 from sqlalchemy import Connection, select, text, update
 
 from broker.store.schema import policy_revision
+from broker.store.statement import Statement
 
 _READ = select(policy_revision.c.revision)
-_PIN = _READ.with_for_update(read=True)
+_PIN = Statement(_READ.with_for_update(read=True))
 _RAISE = update(policy_revision).values(revision=policy_revision.c.revision + 1).returning(policy_revision.c.revision)
 # Table locks are granted in turn; without this one, replicas that keep pinning
 # the row could keep a change of the rules waiting.
@@ -19,7 +20,8 @@ def revision(conn: Connection) -> int:
 
 def pin_revision(conn: Connection) -> int:
     """Return the revision in force; it cannot change before this transaction ends."""
-    return int(conn.execute(_PIN).scalar_one())
+    ((pinned,),) = _PIN.rows(conn, {})
+    return int(pinned)
 
 
 def hold(conn: Connection) -> None:

@@ -11,8 +11,8 @@ from broker.model import Revocation
 from broker.store import schema
 from broker.store.cleaning import clean
 from broker.store.insertion import Insertion
-from broker.store.listed import Listed
 from broker.store.rows import Rows
+from broker.store.statement import Statement
 
 _table = schema.revocations
 _rows = Rows(_table, Revocation)
@@ -32,7 +32,7 @@ _RETRY = (
         attempts=_table.c.attempts + 1, last_error=bindparam("error_"), next_attempt_at=bindparam("next_attempt_at_")
     )
 )
-_CONFIRM = Listed(
+_CONFIRM = Statement(
     update(_table)
     .where(
         # SQLite finds the rows by the first condition alone.

@@ -33,9 +33,9 @@ from broker.store import schema
 from broker.store.columns import UtcTime, constant
 from broker.store.filters import choice, moment, text
 from broker.store.insertion import Insertion
-from broker.store.listed import Listed
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
+from broker.store.statement import Statement
 
 _table = schema.tasks
 _rows = Rows(_table, Task)
@@ -46,7 +46,7 @@ _active = _table.c.state == constant(TaskState.ACTIVE)
 _INSERT = Insertion(_table, (*_rows.names, "due_at"))
 _INSERT_UNLESS_KNOWN = Insertion(_table, (*_rows.names, "due_at"), unless_known=("agent", "request_id"))
 _STORED = select(_table.c.id).where(_listed)
-_PIN_ACTIVE = Listed(_STORED.where(_active).with_for_update(read=True))
+_PIN_ACTIVE = Statement(_STORED.where(_active).with_for_update(read=True))
 _GET = _rows.select(_by_id)
 _BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
 _DUE = _rows.select(_active, _table.c.due_at <= bindparam("now_")).order_by(_table.c.due_at).limit(bindparam("limit_"))
@@ -68,8 +68,8 @@ _anchored = (
 )
 # One row on SQLite, whose driver pauses at each; rows can only be locked one by one.
 _PIN_STANDING = {
-    "sqlite": Listed(select(func.count()).where(*_anchored)),
-    "postgresql": Listed(select(literal_column("1")).where(*_anchored).with_for_update(read=True)),
+    "sqlite": Statement(select(func.count()).where(*_anchored)),
+    "postgresql": Statement(select(literal_column("1")).where(*_anchored).with_for_update(read=True)),
 }
 
 _END = (
@@ -79,7 +79,7 @@ _END = (
     .returning(*_rows.columns)
 )
 # SQLite finds the rows by the first condition alone.
-_END_OWN = Listed(_END.where(tuple_(_table.c.id, _table.c.agent).in_(bindparam("owned_", expanding=True))))
+_END_OWN = Statement(_END.where(tuple_(_table.c.id, _table.c.agent).in_(bindparam("owned_", expanding=True))))
 
 _next_beat = (
     type_coerce(bindparam("now_", type_=UtcTime), BigInteger)
@@ -103,7 +103,7 @@ _LOCK_ENDED = (
     .order_by(_table.c.id)
     .with_for_update()
 )
-_CONFIRM = Listed(
+_CONFIRM = Statement(
     update(_table)
     .where(
         _listed,
