@@ -7,16 +7,19 @@ from contextlib import suppress
 from typing import Final
 
 from broker.model import JsonValue
-from broker.store.columns import INDEXED_BYTES, UNSTORABLE
+from broker.store.columns import INDEXED_BYTES, UNSTORABLE, storable
 
 MAX_CHARACTERS: Final = 8192
 
+_ENCODER = json.JSONEncoder(allow_nan=False)
 _CUT = "…"
 _ESCAPED = re.compile(r"\\u(0000|d[89a-f])")
 
 
 def clean(text: str) -> str:
     r"""Return text with NUL and lone surrogates written as ``\u0000``, cut where it is too long."""
+    if len(text) <= MAX_CHARACTERS and storable(text):
+        return text
     cleaned = _escape(text[: MAX_CHARACTERS + 1])
     return cleaned if len(cleaned) <= MAX_CHARACTERS else cleaned[: MAX_CHARACTERS - len(_CUT)] + _CUT
 
@@ -33,7 +36,7 @@ def clean_json(value: JsonValue) -> JsonValue:
     """Return a JSON value without what JSON or a database cannot hold."""
     with suppress(ValueError):
         # Characters that take two surrogates are escaped alike, and go the longer way for nothing.
-        if _ESCAPED.search(json.dumps(value, allow_nan=False)) is None:
+        if _ESCAPED.search(_ENCODER.encode(value)) is None:
             return value
     return _cleaned(value)
 

@@ -25,6 +25,11 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+def storable(text: str) -> bool:
+    """Say whether every database can hold a text."""
+    return "\0" not in text if text.isascii() else UNSTORABLE.search(text) is None
+
+
 class UtcTime(TypeDecorator[datetime]):
     """An aware datetime, stored as microseconds since 1970."""
 
@@ -94,7 +99,7 @@ class PlainText(TypeDecorator[str]):
         """
         if value is None:
             return None
-        if UNSTORABLE.search(value) is not None:
+        if not storable(value):
             raise InvalidArgument("a text holds a NUL character or a lone surrogate")
         if self.max_bytes is not None and len(value.encode()) > self.max_bytes:
             raise InvalidArgument(f"a text is longer than {self.max_bytes} bytes")
@@ -113,7 +118,7 @@ class Choice(TypeDecorator[E], Generic[E]):
 
     def process_bind_param(self, value: E | None, dialect: Dialect) -> str | None:
         """Return the member's value."""
-        return None if value is None else self.members(value).value
+        return None if value is None else (value if type(value) is self.members else self.members(value)).value
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> E | None:
         """Return the member."""

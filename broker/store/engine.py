@@ -26,6 +26,7 @@ READERS: Final = 4
 BUSY_SECONDS: Final = 5
 CONNECT_SECONDS: Final = 5
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _POOL_SECONDS = 10
 _SQLITE_PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -202,4 +203,4 @@ def to_json(value: object) -> str:
     Raises:
         ValueError: for NaN and infinities, which JSON cannot say.
     """
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
