@@ -33,9 +33,10 @@ from broker.mint.vault import VaultClient
 from broker.model import AuditEvent
 from broker.outbox import Revoker
 from broker.policy import PolicyCache
-from broker.presence import Presence, replica_name
+from broker.presence import Presence
 from broker.query import Query
 from broker.reap import Reaper
+from broker.replica import replica_name
 from broker.scopes import Scopes
 from broker.secret import Secret
 from broker.serve.observing import Observer

@@ -1,8 +1,5 @@
 """Presence: each replica says again and again that it is there, so that people can see who serves."""
 
-import os
-import secrets
-import socket
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -21,11 +18,6 @@ FORGOTTEN: Final = timedelta(hours=1)
 """How long a replica that went without a word is still shown."""
 
 log = structlog.get_logger(__name__)
-
-
-def replica_name() -> str:
-    """Return a name for this process that no other has."""
-    return f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 class Presence(Duty):

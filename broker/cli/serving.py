@@ -14,7 +14,7 @@ import structlog
 from broker.app import App
 from broker.cli.failures import Failure
 from broker.config import Settings
-from broker.presence import replica_name
+from broker.replica import replica_name
 from broker.serve import logs
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

@@ -25,7 +25,7 @@ from broker import scrape
 from broker.cli.failures import MISUSED, Failure
 from broker.cli.ports import reserved
 from broker.config import ENVIRONMENT_PREFIX, Metrics, Settings
-from broker.presence import replica_name
+from broker.replica import replica_name
 from broker.serve import logs
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

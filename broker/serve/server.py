@@ -10,7 +10,6 @@ import structlog
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from broker import config
 from broker.clock import Clock
@@ -157,6 +156,8 @@ class Server:
         served = [service.descriptor for service in self._services]
         served.append(pool.FindServiceByName(health.SERVICE_NAME))
         if self._settings.reflection:
+            from grpc_reflection.v1alpha import reflection  # 1 MB, and seldom wanted
+
             served.append(pool.FindServiceByName(reflection.SERVICE_NAME))
         return served
 
@@ -165,6 +166,8 @@ class Server:
             service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         if self._settings.reflection:
+            from grpc_reflection.v1alpha import reflection
+
             reflection.enable_server_reflection([served.full_name for served in self._descriptors()], server)
 
     def _credentials(self) -> dict[str, tuple[str, grpc.ServerCredentials]]:

@@ -1,6 +1,5 @@
 """What a database's errors mean to the broker, without the values they carry."""
 
-import sqlite3
 from typing import Final
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
@@ -68,9 +67,9 @@ def may_pass(error: BaseException | None) -> bool:
 
 def _describe(error: BaseException | None) -> str:
     name = type(error).__name__
-    if isinstance(error, sqlite3.Error):
+    # By name: neither database has need of the other's driver.
+    if type(error).__module__ == "sqlite3":
         return f"{name}: {error}"
-    # Not for SQLite, which has no need of it.
     import psycopg
 
     if not isinstance(error, psycopg.Error):

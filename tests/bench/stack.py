@@ -176,7 +176,7 @@ class Parts:
             folder, ports, self.authority, self.openbao, self.identities, self.postgres, self.issuer
         )
         url = self._database(database, name, folder)
-        document = yaml.safe_load(config.read_text()) | {"database": {"url": url.reveal()}}
+        document = yaml.safe_load(config.read_text()) | {"database": {"url": url.reveal()}, "reflection": False}
         write_private(config, yaml.safe_dump(document))
         if history is not None:
             server.run_command("db", "upgrade", "--config", str(config))
