@@ -1,9 +1,11 @@
 """Anchors: the Vault tokens that everything issued for a task hangs from.
 
 A replica makes its own anchor for each task and Vault role, on first use. The
-intent is committed before Vault is asked and the accessor before anything
-hangs from it, so that whatever this process dies of, the anchor can be found
-and revoked. The secret stays in this process's memory.
+intent is committed before Vault is asked, and names the anchor in Vault's books,
+so that whatever this process dies of, the anchor can be found and revoked. The
+accessor is committed next: before anything hangs from the anchor, or, where the
+anchor is of a task that begins, with the record of the batch token that is the
+first to. The secret stays in this process's memory.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from broker import revoke
+from broker import deadline, revoke
 from broker.clock import Clock
 from broker.errors import BrokerError, MintFailed, TaskEnded, VaultAway
 from broker.ids import new_id
@@ -63,17 +65,14 @@ class Anchors:
         self._anchors: dict[tuple[str, str], Anchor] = {}
         self._making: dict[tuple[str, str], asyncio.Task[Anchor]] = {}
 
-    async def get(self, task: Task, role: str, beginning: Beginning | None = None) -> Anchor:
+    async def get(self, task: Task, role: str) -> Anchor:
         """Return the anchor of a task under a Vault role, making it when there is none.
 
         Args:
             task: The task.
             role: Name of the Vault token role, and of the scope's policy.
-            beginning: The same task, where it is to be stored with the intent.
 
         Raises:
-            PolicyChanged: when the rules under which the task may begin have
-                changed, or another request with its id began one.
             TaskEnded: when the task has ended.
             VaultUnavailable: when Vault did not answer.
             MintFailed: when Vault refused.
@@ -85,10 +84,47 @@ class Anchors:
             return anchor
         making = self._making.get(key)
         if making is None:
-            making = asyncio.create_task(self._make(task, role, beginning), name=f"anchor {task.id}")
+            making = asyncio.create_task(self._make(task, role), name=f"anchor {task.id}")
             self._making[key] = making
             making.add_done_callback(lambda _: self._making.pop(key, None))
         return await asyncio.shield(making)
+
+    async def begin(self, beginning: Beginning, role: str) -> Anchor:
+        """Store a task that begins, and make its first anchor, which nobody else uses until it is adopted.
+
+        The caller has it adopted in any case: with the record of what hangs
+        from it (`kept`), or by `adopt`.
+
+        Raises:
+            PolicyChanged: when the rules under which the task may begin have
+                changed, or another request with its id began one.
+            TaskEnded, VaultUnavailable, MintFailed, StoreUnavailable: as `get`.
+        """
+        with deadline.lifted():
+            return await self._create(beginning.task, role, beginning)
+
+    async def adopt(self, anchor: Anchor) -> None:
+        """Commit the accessor of an anchor.
+
+        Raises:
+            TaskEnded: when the task has ended; the anchor is revoked then.
+            StoreUnavailable: when that cannot be stored; the anchor is revoked then.
+        """
+        try:
+            with deadline.lifted():
+                usable = await step(Step.ANCHOR_ADOPT, self._store.write_each(_adopt, (anchor, self._clock.now())))
+        except Exception:
+            # The accessor may have been stored all the same.
+            with contextlib.suppress(BrokerError):
+                await self.retire(anchor, "record.failed")
+            raise
+        if not usable:
+            raise TaskEnded("the task ended while its anchor was made")
+        self.kept(anchor)
+
+    def kept(self, anchor: Anchor) -> None:
+        """Use this anchor, whose accessor is committed, for all that its task will be issued."""
+        self._anchors[anchor.task_id, anchor.role] = anchor
 
     def forget(self, anchor: Anchor) -> None:
         """Use this anchor for nothing new."""
@@ -114,11 +150,19 @@ class Anchors:
         self.forget(anchor)
         await self._retract(anchor)
         now = self._clock.now()
-        await step(
-            Step.ANCHOR_RETIRE, self._store.write(lambda conn: revoke.queue_anchors(conn, [anchor.id], reason, now))
-        )
 
-    async def _make(self, task: Task, role: str, beginning: Beginning | None) -> Anchor:
+        def retire(conn: Connection) -> None:
+            anchors.adopt(conn, [anchor])
+            revoke.queue_anchors(conn, [anchor.id], reason, now)
+
+        await step(Step.ANCHOR_RETIRE, self._store.write(retire))
+
+    async def _make(self, task: Task, role: str) -> Anchor:
+        anchor = await self._create(task, role, None)
+        await self.adopt(anchor)
+        return anchor
+
+    async def _create(self, task: Task, role: str, beginning: Beginning | None) -> Anchor:
         now = self._clock.now()
         if task.deadline - now < SHORTEST_LIFE:
             raise TaskEnded("the task's deadline has been reached")
@@ -127,7 +171,7 @@ class Anchors:
         if refusal is not None:
             raise refusal
         try:
-            anchor = await step(
+            return await step(
                 Step.ANCHOR_CREATE,
                 create_anchor(
                     self._vault,
@@ -144,17 +188,6 @@ class Anchors:
                 self._store.write(lambda conn: anchors.note_gone(conn, [record.id])),
             )
             raise
-        try:
-            usable = await step(Step.ANCHOR_ADOPT, self._store.write_each(_adopt, (anchor, self._clock.now())))
-        except Exception:
-            # The accessor may have been stored all the same.
-            with contextlib.suppress(BrokerError):
-                await self.retire(anchor, "record.failed")
-            raise
-        if not usable:
-            raise TaskEnded("the task ended while its anchor was made")
-        self._anchors[(task.id, role)] = anchor
-        return anchor
 
     async def _retract(self, anchor: Anchor) -> None:
         # Where this fails too, the sweeper and the anchor's own time to live remain.

@@ -4,6 +4,7 @@
 
     decide    identity, task, scope and parameters → grant, under one revision of the rules
     anchor    the task's token in Vault, its accessor committed before anything hangs from it
+              but the batch token that a task begins with, whose record commits it
     prepare   for leases: the token they will hang from, committed before the lease exists
     mint      Vault makes the credential
     record    issuance and audit event, durable, only if the decision still holds
@@ -14,6 +15,7 @@ revoked, or recorded as undelivered where it cannot be revoked by itself.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +32,7 @@ from broker.errand import see_through
 from broker.errors import (
     BrokerError,
     MintFailed,
+    TaskEnded,
     VaultAway,
     VaultUnavailable,
 )
@@ -129,44 +132,58 @@ class Issuer:
     async def _attempt(self, errand: Errand) -> Issued:
         decided = await self._deciding.decide(errand)
         deadline.require(SHORTEST_TIME)
-        anchor = await self._anchor(errand, decided)
+        anchor, adopted = await self._anchor(errand, decided)
         try:
-            return await self._mint(errand.call, decided, anchor)
+            return await self._mint(errand.call, decided, anchor, adopted=adopted)
         except MintFailed:
             if not await step(Step.ISSUE_FIND_ANCHOR, is_gone(self._vault, anchor.accessor, None)):
                 raise
         # Somebody revoked the anchor behind the broker's back.
         await self._undo.anchor(anchor, "anchor.lost")
-        return await self._mint(errand.call, decided, await self._anchor(errand, decided))
+        anchor, _ = await self._anchor(errand, decided)
+        return await self._mint(errand.call, decided, anchor)
 
-    async def _anchor(self, errand: Errand, decided: Decided) -> Anchor:
-        task = decided.task
-        begins = decided.begins and errand.begun is None
-        beginning = Beginning(task, decided.rules, started(errand.call, task)) if begins else None
-        anchor = await self._anchors.get(task, role_name(decided.grant.scope, decided.grant.mapping), beginning)
+    async def _anchor(self, errand: Errand, decided: Decided) -> tuple[Anchor, bool]:
+        """Return the anchor, and whether it is adopted; the first of a task may be so with the first record."""
+        task, grant = decided.task, decided.grant
+        role = role_name(grant.scope, grant.mapping)
+        if not decided.begins or errand.begun is not None:
+            return await self._anchors.get(task, role), True
+        anchor = await self._anchors.begin(Beginning(task, decided.rules, started(errand.call, task)), role)
         errand.begun = task
-        return anchor
+        if KINDS[grant.mapping.kind].revocability(grant.mapping) is Revocability.WITH_TASK:
+            return anchor, False
+        await self._anchors.adopt(anchor)
+        return anchor, True
 
-    async def _mint(self, call: Call, decided: Decided, anchor: Anchor) -> Issued:
-        deadline.require(SHORTEST_TIME)
+    async def _mint(self, call: Call, decided: Decided, anchor: Anchor, *, adopted: bool = True) -> Issued:
         order = _order(decided.grant, anchor)
         call.issuance_id = order.issuance_id
         kind = KINDS[order.mapping.kind]
         revocability = kind.revocability(order.mapping)
-        preparing = step(Step.ISSUE_PREPARE, kind.prepare(self._vault, anchor, order))
-        holder = await self._unless_perhaps_made(preparing, anchor, revocability)
-        if holder is not None:
-            with deadline.lifted():
-                return await self._mint_held(call, decided, anchor, order, holder)
-        minting = step(Step.ISSUE_MINT, kind.mint(self._vault, anchor, None, order))
-        minted = await self._unless_perhaps_made(minting, anchor, revocability)
+        try:
+            deadline.require(SHORTEST_TIME)
+            preparing = step(Step.ISSUE_PREPARE, kind.prepare(self._vault, anchor, order))
+            holder = await self._unless_perhaps_made(preparing, anchor, revocability)
+            if holder is not None:
+                with deadline.lifted():
+                    return await self._mint_held(call, decided, anchor, order, holder)
+            minting = step(Step.ISSUE_MINT, kind.mint(self._vault, anchor, None, order))
+            minted = await self._unless_perhaps_made(minting, anchor, revocability)
+        except Exception:
+            if not adopted:
+                with contextlib.suppress(BrokerError):
+                    await self._anchors.adopt(anchor)
+            raise
         issuance = self._issuance(call, decided, anchor, order, minted)
         refusal = await self._record(
             Step.ISSUE_DELIVER,
             record.deliver,
-            Delivery(call, decided, issuance),
+            Delivery(call, decided, issuance, None if adopted else anchor),
             otherwise=lambda: self._undo.unrecorded(anchor, issuance),
         )
+        if not adopted and not isinstance(refusal, TaskEnded):
+            self._anchors.kept(anchor)
         return self._respond(decided, issuance, minted, refusal)
 
     async def _mint_held(self, call: Call, decided: Decided, anchor: Anchor, order: Order, holder: Holder) -> Issued:

@@ -16,9 +16,9 @@ from broker.audit import Call
 from broker.audit.catalogue import CREDENTIAL_ISSUED, CREDENTIAL_MINT_FAILED, CREDENTIAL_REQUESTED
 from broker.authorize import Grant
 from broker.errors import BrokerError, LimitReached, Locked, RequestIdReused, TaskEnded
-from broker.model import AnchorState, AuditEvent, Issuance, IssuanceState, JsonValue, Task, TaskState
+from broker.model import Anchor, AnchorState, AuditEvent, Issuance, IssuanceState, JsonValue, Task, TaskState
 from broker.policy import Policy, PolicyChanged
-from broker.store import events, issuances, tasks
+from broker.store import anchors, events, issuances, tasks
 from broker.store import policy as revisions
 
 UNDELIVERED: Final = "undelivered"
@@ -47,11 +47,16 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A minted credential that is to be handed out, and what it was decided on."""
+    """A minted credential that is to be handed out, and what it was decided on.
+
+    Attributes:
+        anchor: The anchor that it hangs from, where that is yet to be adopted.
+    """
 
     call: Call
     decided: Decided
     issuance: Issuance
+    anchor: Anchor | None = None
 
 
 def recheck(conn: Connection, decided: Decided, anchor_id: str, now: datetime) -> Refusal:
@@ -159,7 +164,11 @@ def complete(conn: Connection, call: Call, decided: Decided, issuance: Issuance)
 
 
 def deliver(conn: Connection, deliveries: Sequence[Delivery]) -> list[Refusal]:
-    """Record credentials that needed no intent; as undelivered where the decision no longer holds."""
+    """Record credentials that needed no intent; as undelivered where the decision no longer holds.
+
+    What they hang from is adopted in any case.
+    """
+    anchors.adopt(conn, [one.anchor for one in deliveries if one.anchor is not None])
     refusals = _standing(conn, [(one.decided, one.issuance.anchor_id) for one in deliveries])
     places = [place for place, refusal in enumerate(refusals) if refusal is None]
     counted = [place for place in places if deliveries[place].decided.grant.limits.given]
@@ -175,6 +184,8 @@ def deliver(conn: Connection, deliveries: Sequence[Delivery]) -> list[Refusal]:
     for one, refusal in zip(deliveries, refusals, strict=True):
         if refusal is not None:
             _undelivered(conn, one)
+            if one.anchor is not None and isinstance(refusal, TaskEnded):
+                revoke.queue_anchors(conn, [one.anchor.id], "task.ended_while_minting", one.call.now)
     return refusals
 
 

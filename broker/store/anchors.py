@@ -64,6 +64,8 @@ def activate(conn: Connection, anchor_id: str, accessor: str, expires_at: dateti
 
 def adopt(conn: Connection, made: Sequence[Anchor]) -> None:
     """Do as `activate` for anchors that this replica has made."""
+    if not made:
+        return
     given = [{"id_": one.id, "accessor_": one.accessor, "expires_at_": one.expires_at} for one in made]
     conn.execute(_ACTIVATE, given)
 

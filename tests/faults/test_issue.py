@@ -96,6 +96,25 @@ async def test_when_vault_fails_nothing_undelivered_lives(world: World, step: st
         await until(dead(world, token))
 
 
+@pytest.mark.parametrize("fault", ["refuse_before", "error_after"])
+async def test_the_anchor_of_a_task_whose_first_credential_fails_is_adopted_and_used(
+    world: World, fault: Fault
+) -> None:
+    agent = world.caller()
+    made = Minted(world)
+    world.proxy.fail(CHILD + "$", fault)
+
+    answer = await refused(agent.issue("reports-secret"))
+
+    assert answer.reason == "VAULT_UNAVAILABLE"
+    (task,) = (await agent.tasks.ListTasks(task_service_pb2.ListTasksRequest())).tasks
+    await agent.issue("reports-secret", task_id=task.id)
+    assert len(made.tokens) - len(made.children) == 1
+    await _all_settled(world, agent, task.id)
+    for token in made.tokens:
+        await until(dead(world, token))
+
+
 @pytest.mark.parametrize("step", ["service child", "holder"])
 async def test_what_vault_made_in_doubt_dies_at_once(world: World, step: str) -> None:
     scope, path, parameters = STEPS[step]

@@ -86,9 +86,17 @@ PLOTS: Final[Mapping[str, Plot]] = {
     ),
     "no role in Vault": Plot("no_role_in_vault", "after anchor.create #1"),
     "an anchor cannot be adopted": Plot(
-        "a_batch_token_goes_wrong",
+        "a_service_token_goes_wrong",
         "before anchor.adopt #1",
         lambda world: failing(world.settings, "UPDATE", "anchors", "NEW.state = 'active'"),
+    ),
+    "an anchor cannot be adopted with the first record": Plot(
+        "a_batch_token_goes_wrong",
+        "before issue.deliver #1",
+        lambda world: failing(world.settings, "UPDATE", "anchors", "NEW.state = 'active'"),
+    ),
+    "a batch token is perhaps made": Plot(
+        "a_batch_token_goes_wrong", "after issue.mint #1", lambda world: vault_fails(world, CHILD, "error_after")
     ),
     "a batch token cannot be recorded": Plot(
         "a_batch_token_goes_wrong", "before issue.deliver #1", nothing_recorded_of("reports-secret")

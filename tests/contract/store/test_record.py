@@ -13,6 +13,7 @@ from broker.errors import LimitReached, RequestIdReused, TaskEnded
 from broker.ids import new_id
 from broker.mint.vault_token import Rule, VaultTokenMapping
 from broker.model import (
+    Anchor,
     AnchorRecord,
     AnchorState,
     Caller,
@@ -26,7 +27,8 @@ from broker.model import (
 )
 from broker.policy import Policy, PolicyChanged
 from broker.record import Decided, Delivery, Refusal
-from broker.store import Store, anchors, events, issuances, policy, tasks
+from broker.secret import Secret
+from broker.store import Store, anchors, events, issuances, policy, revocations, tasks
 from tests.fixtures.records import AGENT, HOUR, NOW, a_task, an_anchor, an_issuance
 from tests.fixtures.store import counting
 
@@ -112,6 +114,35 @@ async def test_what_was_decided_on_older_rules_or_a_dying_anchor_is_decided_agai
     older = replace(under, revision=under.revision - 1)
     refusals = await delivered(store, [delivery(older, task, anchor), delivery(under, task, dying)])
     assert [type(refusal) for refusal in refusals] == [PolicyChanged, PolicyChanged]
+
+
+@pytest.mark.parametrize("outcome", ["recorded", "refused", "its task has ended"])
+async def test_an_anchor_is_adopted_with_its_first_record_whatever_comes_of_that(store: Store, outcome: str) -> None:
+    task = a_task()
+    intent = an_anchor(task, state=AnchorState.CREATING, accessor=None)
+    await store.write(lambda conn: tasks.insert(conn, task))
+    await store.write(lambda conn: anchors.insert(conn, intent))
+    if outcome == "its task has ended":
+        await store.write(lambda conn: tasks.end(conn, [task.id], TaskState.LOCKED, NOW))
+    made = Anchor(intent.id, task.id, intent.role, "made", Secret("s.x"), NOW + HOUR / 2)
+    under = await rules(store)
+    if outcome == "refused":
+        under = replace(under, revision=under.revision - 1)
+
+    refusals = await delivered(store, [replace(delivery(under, task, intent), anchor=made)])
+
+    kinds = {"recorded": type(None), "refused": PolicyChanged, "its task has ended": TaskEnded}
+    assert [type(refusal) for refusal in refusals] == [kinds[outcome]]
+    ended = outcome == "its task has ended"
+    expected = replace(
+        intent,
+        state=AnchorState.REVOKING if ended else AnchorState.ACTIVE,
+        accessor="made",
+        expires_at=made.expires_at,
+    )
+    assert await store.read(lambda conn: anchors.of_task(conn, task.id)) == [expected]
+    queued = await store.read(lambda conn: revocations.of_task(conn, task.id))
+    assert [entry.accessor for entry in queued] == (["made"] if ended else [])
 
 
 async def test_limits_count_what_the_same_transaction_records(store: Store, task: Task, anchor: AnchorRecord) -> None:
