@@ -86,7 +86,7 @@ def _ends(run: Run) -> str:
 
 
 def _others(run: Run) -> str:
-    others = [result for result in run.results if result.scenario not in (*_ENDS, "issuing")]
+    others = [result for result in run.results if result.scenario not in (*_ENDS, "issuing", "bounds")]
     return _by_configuration(others, lambda _: True)
 
 
@@ -228,6 +228,7 @@ SECTIONS: Final[Mapping[str, Callable[[Run], str]]] = {
     "goals": _goals,
     "ratios": _ratios,
     "issuing": lambda run: _spans(run, "issuing"),
+    "bounds": lambda run: _spans(run, "bounds"),
     "memory": _memory,
     "ends": _ends,
     "others": _others,
