@@ -10,7 +10,6 @@ from typing import Final
 
 import structlog
 
-from broker import metrics
 from broker.anchors import Anchors
 from broker.attest import Attestation
 from broker.authorize import RoleRules, compile_scope
@@ -21,7 +20,6 @@ from broker.deciding import Deciding
 from broker.document import parse_document
 from broker.duty import Duty
 from broker.errors import ConfigError, VaultUnavailable
-from broker.gauges import Gauges
 from broker.holding import Holdings
 from broker.identify import Identify
 from broker.issue import Issuer
@@ -31,7 +29,7 @@ from broker.mint import MAPPINGS
 from broker.mint.login import VaultLogin
 from broker.mint.vault import VaultClient
 from broker.model import AuditEvent
-from broker.outbox import Revoker
+from broker.outbox import Confirmed, Revoker
 from broker.policy import PolicyCache
 from broker.presence import Presence
 from broker.query import Query
@@ -187,6 +185,8 @@ class App:
         """Begin to observe steps, and return who is told of requests."""
         observers: list[Observer] = [lambda call, _: lambda ended: watch.note(call, ended.reason)]
         if self._settings.metrics is not None:
+            from broker import metrics
+
             self._exit.callback(observe(metrics.step_observer(self._clock)))
             observers.append(metrics.observe_request)
         if self._settings.traces is not None:
@@ -198,11 +198,20 @@ class App:
             observers.append(tracing.observe_request)
         return observers
 
+    def _confirmed(self) -> Confirmed | None:
+        """Return who is told of confirmed revocations."""
+        if self._settings.metrics is None:
+            return None
+        from broker import metrics  # its library is 1.5 MB
+
+        return metrics.revocation_confirmed
+
     async def _measure(self, parts: _Parts, server: Server) -> None:
         """Keep the gauges fresh, and let them be scraped, unless whoever started this process does that."""
         if self._settings.metrics is None:
             return
-        from broker import scrape  # an HTTP server of its own
+        from broker import metrics, scrape
+        from broker.gauges import Gauges
 
         metrics.set_build(RELEASE)
 
@@ -253,8 +262,7 @@ class App:
         settings, clock, store, vault = self._settings, self._clock, parts.store, parts.vault
         rules = PolicyCache(lambda record: compile_scope(record, parse_document(record.document, MAPPINGS)))
         anchors = Anchors(store, vault, clock, self.name)
-        confirmed = metrics.revocation_confirmed if settings.metrics is not None else None
-        revoker = Revoker(store, vault, clock, self.name, confirmed)
+        revoker = Revoker(store, vault, clock, self.name, self._confirmed())
         undo = Undo(store, vault, anchors, revoker, clock)
         wait = settings.limits.revocation_wait
         locks = Locks(store, revoker, clock, wait)
