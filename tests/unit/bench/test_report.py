@@ -97,6 +97,7 @@ def test_every_section_is_made_from_a_whole_run(docs: Path) -> None:
         Result("footprint", "postgres", 1, (Figure(AFTER_LOAD, 90, "MiB"), Figure(added_by(LIVE), 10, "MiB"))),
         Result("lists", "postgres", 1, (Figure(STORED_KIB, 2, "KiB"),)),
         Result("task-end", "postgres", 1, (Figure("end", 0.1, "s", 1.0),)),
+        Result("bounds", "postgres", 1, (), spans),
     ]
     machine = {"date": "2026-01-01", "revision": "1", "processor": "one, 2 usable cores", "load before": "0 0"}
     document = {"machine": machine, "results": [asdict(result) for result in results]}
