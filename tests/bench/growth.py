@@ -20,6 +20,7 @@ from tests.bench.figures import Figure, Span
 from tests.bench.load import Load, load
 from tests.bench.stack import Bench, scope_text
 from tests.bench.volume_fill import History
+from tests.bench.wire import WrongReply
 
 SCOPES, QUICK_SCOPES = 10_000, 50
 LIVE, QUICK_LIVE = 100_000, 500
@@ -44,6 +45,7 @@ async def run(bench: Bench) -> list[Figure]:
         figures += await _compared(bench, full, f"{many:,} scopes")
         figures.append(Figure(f"first credential after {many:,} scopes were added", taken, "s"))
         figures.append(Figure("requests refused until then", refused, ""))
+        figures += await asyncio.to_thread(_changed, full, many)
         figures.append(Figure(f"memory that {many:,} scopes add", max(0.0, full.memory() - before), "MiB"))
     return figures
 
@@ -87,6 +89,24 @@ def _add_scopes(engine: Engine, count: int) -> None:
                 ),
             )
         policy.raise_revision(conn)
+
+
+def _changed(bench: Bench, among: int) -> list[Figure]:
+    """Plan and apply a change of one scope, as an admin would."""
+    document = bench.scopes / "service.yaml"
+    document.write_text(document.read_text().replace("default: 15m", "default: 10m"))
+    times, told = [], []
+    for command in (("plan",), ("apply", "--yes"), ("plan",)):
+        began = time.monotonic()
+        told.append(bench.admin("scopes", *command, str(document)))
+        times.append(time.monotonic() - began)
+    if "service" not in told[0] or "nothing to change" not in told[2]:
+        raise WrongReply(f"plans that do not fit a change that was applied between them: {told}")
+    plan, apply, _ = times
+    return [
+        Figure(f"plan of one scope among {among:,}", plan, "s"),
+        Figure(f"apply of one scope among {among:,}", apply, "s"),
+    ]
 
 
 async def _first_issue(bench: Bench) -> tuple[float, int]:

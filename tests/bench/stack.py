@@ -110,6 +110,25 @@ class Bench:
         """Return a token of an admin."""
         return self.parts.issuer.token("admin", claims={"groups": [ADMINS]}).reveal()
 
+    def admin(self, *words: str) -> str:
+        """Run a `broker` command as an admin who may also provision Vault, and return what it printed."""
+        token, openbao = self.folder / "admin.jwt", self.parts.openbao
+        write_private(token, self.admin_token())
+        variables = {
+            "CREDBROKER_ADDRESS": self.address,
+            "CREDBROKER_CA_FILE": str(self.ca_file),
+            "CREDBROKER_TOKEN_FILE": str(token),
+            "VAULT_ADDR": openbao.address,
+            "VAULT_CACERT": str(openbao.ca_file),
+            "VAULT_TOKEN": self.parts.identities.provisioner.reveal(),
+        }
+        return server.run_command(*words, variables=variables)
+
+    @property
+    def scopes(self) -> Path:
+        """Folder of its scopes' documents."""
+        return self.folder / "scopes"
+
     def channel(self) -> grpc.aio.Channel:
         """Return a connection to the broker; the caller closes it."""
         return grpc.aio.secure_channel(self.address, grpc.ssl_channel_credentials(self.ca_file.read_bytes()))
@@ -203,20 +222,10 @@ class Parts:
         return self.postgres.sqlalchemy_url(name)
 
     def _apply_scopes(self, bench: Bench) -> None:
-        scopes, token = bench.folder / "scopes", bench.folder / "admin.jwt"
-        scopes.mkdir()
-        write_private(token, bench.admin_token())
+        bench.scopes.mkdir()
         for name in CREDENTIALS:
-            (scopes / f"{name}.yaml").write_text(scope_text(name, name))
-        variables = {
-            "CREDBROKER_ADDRESS": bench.address,
-            "CREDBROKER_CA_FILE": str(bench.ca_file),
-            "CREDBROKER_TOKEN_FILE": str(token),
-            "VAULT_ADDR": self.openbao.address,
-            "VAULT_CACERT": str(self.openbao.ca_file),
-            "VAULT_TOKEN": self.identities.provisioner.reveal(),
-        }
-        server.run_command("scopes", "apply", "--yes", str(scopes), variables=variables)
+            (bench.scopes / f"{name}.yaml").write_text(scope_text(name, name))
+        bench.admin("scopes", "apply", "--yes", str(bench.scopes))
 
 
 @contextmanager
