@@ -38,6 +38,14 @@ from broker.tasks import requested
 LOOK_SECONDS: Final = 2.0
 """How often to look for anchors whose creation was cut off."""
 
+SETTLING_SECONDS: Final = 2.0
+"""How old an accessor in Vault's list is, at the least, when its token is looked at.
+
+Vault lists a token before its lease is stored, and whoever looks up a service
+token without a lease makes Vault revoke it. OpenBao: vault/token_store.go,
+lookupInternal.
+"""
+
 RETRY: Final = timedelta(seconds=10)
 LOST: Final = "vault.lost"
 """Why a credential ended that Vault turned out not to know any more."""
@@ -130,6 +138,7 @@ class Reaper(SingleDuty):
     async def _look(self, looker: VaultClient) -> tuple[Difference, Sequence[FoundToken]]:
         """Return where Vault and the records differ, and those of the tokens without a record that are the broker's."""
         listed = frozenset(await looker.list_accessors())
+        await self._clock.sleep(SETTLING_SECONDS)
         differing = await self._store.read(lambda conn: compare(conn, listed))
         found = await look_up_all(looker, differing.unrecorded - self._foreign, self._installation)
         self._foreign = (self._foreign & listed) | found.foreign

@@ -1,6 +1,9 @@
 """Vault's books and the records, made to differ by hand: the next broker settles it unaided."""
 
+import asyncio
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -9,13 +12,17 @@ from sqlalchemy import create_engine, delete, select
 
 from broker.audit import broker_event
 from broker.audit.catalogue import LOCK_CREATED
+from broker.lease import Lease
 from broker.locks import store_lock
 from broker.mint.anchor import ANCHOR_META
-from broker.mint.vault import INSTALLATION_META
+from broker.mint.vault import INSTALLATION_META, VaultClient
 from broker.model import Lock, LockKind
+from broker.outbox import Revoker
+from broker.reap import SETTLING_SECONDS, Reaper
 from broker.secret import Secret
-from broker.store import schema
+from broker.store import Store, schema
 from tests.faults.test_promises import database_url, dead, works
+from tests.fixtures.clock import FakeClock
 from tests.fixtures.store import running
 from tests.fixtures.waiting import until
 from tests.fixtures.world import World
@@ -145,3 +152,39 @@ async def test_a_lock_whose_creator_died_is_carried_out_by_the_next(world: World
     await until(dead(world, scoped.credential.vault_token.token))
     enforced = await until(lambda: world.events('type = "lock.enforced"'))
     assert {event.attributes["lock_id"] for event in enforced} <= {lock.id for lock in locks}
+
+
+class Books:
+    """A Vault that lists one token, and notes whether it was looked up."""
+
+    def __init__(self) -> None:
+        self.listed = asyncio.Event()
+        self.looked_up: list[str] = []
+
+    async def list_accessors(self) -> list[str]:
+        self.listed.set()
+        return ["being made"]
+
+    async def look_up_token(self, accessor: str) -> None:
+        self.looked_up.append(accessor)
+
+
+async def test_a_token_is_looked_up_only_once_it_is_wholly_made(store: Store, clock: FakeClock) -> None:
+    """Looking up a service token between its accessor and its lease makes Vault revoke it, whosever it is."""
+    books = Books()
+    lease = Lease(store, clock, "reap", "one")
+    vault, looker = cast("VaultClient", None), cast("VaultClient", books)
+    revoker = cast("Revoker", SimpleNamespace(wake=lambda: None))
+    reaper = Reaper(store, vault, looker, revoker, clock, lease, LATER, str(uuid4()), lambda: False)
+
+    async def paused() -> bool:
+        return clock.sleepers == 1 or turn.done()
+
+    turn = asyncio.create_task(reaper.turn())
+    await books.listed.wait()
+    await until(paused)
+    assert books.looked_up == []
+    clock.advance(timedelta(seconds=SETTLING_SECONDS))
+    await turn
+
+    assert books.looked_up == ["being made"]
