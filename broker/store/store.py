@@ -134,7 +134,7 @@ class Store:
     async def _answer(self, future: asyncio.Future[T]) -> T:
         left = deadline.remaining()
         try:
-            async with asyncio.timeout(self._patience if left is None else min(self._patience, left)):
+            with deadline.limited(self._patience if left is None else min(self._patience, left)):
                 return await future
         except TimeoutError:
             if left is not None and left < self._patience:
