@@ -153,7 +153,7 @@ class Limits(Strict):
         max_message_bytes: Largest request.
         max_concurrent_requests: More are refused with OVERLOADED.
         max_running: Most of those that run at once; identities take turns. No
-            more than a quarter of `max_concurrent_requests` count.
+            more than a sixth of `max_concurrent_requests` count.
         max_waiting_per_identity: Requests of one identity that wait for their
             turn; more are refused with OVERLOADED.
         max_request_time: Deadline of a request that has none, or a later one.

@@ -45,10 +45,10 @@ class Lanes:
 
     def __init__(self, limits: config.Limits) -> None:
         room = limits.max_concurrent_requests
-        places = max(1, min(limits.max_running, room // 4))
+        places = max(1, min(limits.max_running, room // 6))
         sizes = {
             Lane.SERVE: (places, room // 3),
-            Lane.TAKE_BACK: (max(1, places // 4), room // 8),
+            Lane.TAKE_BACK: (places, room // 8),
             Lane.STOP: (max(1, places // 8), room // 16),
         }
         self._queues = {
