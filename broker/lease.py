@@ -75,6 +75,16 @@ class Lease:
         self._extend_at = asked_at + LIFE.total_seconds() / 3
         return True
 
+    async def keep(self) -> None:
+        """Keep the lease during long work.
+
+        Raises:
+            LeaseLost: when another replica took it.
+            StoreUnavailable: when the database cannot answer.
+        """
+        if not await self.hold():
+            raise LeaseLost
+
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run a work in a transaction that commits only while the lease is held.
 

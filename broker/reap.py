@@ -52,6 +52,10 @@ LOST: Final = "vault.lost"
 
 _BATCH = 500
 _ANCHORS_TOGETHER = 10
+# Others' tokens in Vault can be any number, and each is looked at once: at a pace
+# that leaves Vault to those who wait for it.
+_LOOKED_UP_TOGETHER = 100
+_PAUSE_SECONDS = 0.2
 _ISSUANCES_TOGETHER = 100
 """Most that one transaction puts up for revocation; with an anchor goes all that hangs from it."""
 
@@ -90,7 +94,7 @@ class Reaper(SingleDuty):
         self._interval = interval.total_seconds()
         self._installation = installation
         self._in_doubt = in_doubt
-        self._foreign: frozenset[str] = frozenset()
+        self._foreign: set[str] = set()
         self._compare_at = 0.0
 
     async def work(self, *, taken_over: bool) -> None:
@@ -140,9 +144,16 @@ class Reaper(SingleDuty):
         listed = frozenset(await looker.list_accessors())
         await self._clock.sleep(SETTLING_SECONDS)
         differing = await self._store.read(lambda conn: compare(conn, listed))
-        found = await look_up_all(looker, differing.unrecorded - self._foreign, self._installation)
-        self._foreign = (self._foreign & listed) | found.foreign
-        return differing, found.own
+        own: list[FoundToken] = []
+        self._foreign &= listed
+        for number, part in enumerate(_parts(sorted(differing.unrecorded - self._foreign), _LOOKED_UP_TOGETHER)):
+            if number:
+                await self._clock.sleep(_PAUSE_SECONDS)
+                await self._lease.keep()
+            found = await look_up_all(looker, part, self._installation)
+            self._foreign |= found.foreign
+            own += found.own
+        return differing, own
 
     async def _give_up(self, intents: Iterable[AnchorRecord], now: datetime) -> None:
         """Record that anchors were never made, or are over by now."""
@@ -173,7 +184,7 @@ class Reaper(SingleDuty):
         ):
             ids = [identifier for accessor, identifier in unlisted.items() if accessor not in listed]
             for part in _parts(ids, together):
-                await self._lease.hold()
+                await self._lease.keep()
                 await self._lease.write(_losing(part, queue, now))
             lost += len(ids)
         return lost

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,12 +57,12 @@ def main() -> int:
         with terminated_like_interrupted(), tempfile.TemporaryDirectory(prefix="credbroker-bench-") as folder:
             Path(folder).chmod(0o755)  # PostgreSQL's user passes through it
             before = machine.load()
-            with stack.running(Path(folder)) as parts:
-                facts = {"date": f"{datetime.now(UTC):%Y-%m-%d}", **machine.facts(parts), "load before": before}
-                for name, value in facts.items():
-                    _say(f"{name:12} {value}")
-                for result in _results(parts, wanted):
-                    results.append(result)
+            for parts, run in _runs(Path(folder), wanted):
+                if not facts:
+                    facts = {"date": f"{datetime.now(UTC):%Y-%m-%d}", **machine.facts(parts), "load before": before}
+                    for name, value in facts.items():
+                        _say(f"{name:12} {value}")
+                results.append(_result(parts, *run, wanted))
     except KeyboardInterrupt:
         _say("interrupted")
         return _INTERRUPTED
@@ -79,12 +80,24 @@ def main() -> int:
     return _MISSED if missed else _MET
 
 
-def _results(parts: Parts, wanted: argparse.Namespace) -> Iterator[Result]:
+def _runs(folder: Path, wanted: argparse.Namespace) -> Iterator[tuple[Parts, tuple[str, DatabaseKind, int]]]:
+    """Yield what is to be run, each on servers of its own: what one leaves in OpenBao would cost the next one time."""
     usual = [name for name, scenario in SCENARIOS.items() if scenario.usual or wanted.all]
-    for name in wanted.scenarios or usual:
-        for database in wanted.database or DATABASES:
-            for workers in wanted.workers or SCENARIOS[name].workers:
-                yield _result(parts, name, database, workers, wanted)
+    runs = [
+        (name, database, workers)
+        for name in wanted.scenarios or usual
+        for database in wanted.database or DATABASES
+        for workers in wanted.workers or SCENARIOS[name].workers
+    ]
+    with ExitStack() as servers:
+        parts: Parts | None = None
+        for number, run in enumerate(runs):
+            if parts is None or not wanted.quick:
+                servers.close()
+                own = folder / str(number)
+                own.mkdir(mode=0o755)
+                parts = servers.enter_context(stack.running(own))
+            yield parts, run
 
 
 def _result(parts: Parts, name: str, database: DatabaseKind, workers: int, wanted: argparse.Namespace) -> Result:

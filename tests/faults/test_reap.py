@@ -15,7 +15,7 @@ from broker.audit.catalogue import LOCK_CREATED
 from broker.lease import Lease
 from broker.locks import store_lock
 from broker.mint.anchor import ANCHOR_META
-from broker.mint.vault import INSTALLATION_META, VaultClient
+from broker.mint.vault import INSTALLATION_META, KnownToken, VaultClient
 from broker.model import Lock, LockKind
 from broker.outbox import Revoker
 from broker.reap import SETTLING_SECONDS, Reaper
@@ -23,6 +23,7 @@ from broker.secret import Secret
 from broker.store import Store, schema
 from tests.faults.test_promises import database_url, dead, works
 from tests.fixtures.clock import FakeClock
+from tests.fixtures.records import NOW
 from tests.fixtures.store import running
 from tests.fixtures.waiting import until
 from tests.fixtures.world import World
@@ -155,36 +156,66 @@ async def test_a_lock_whose_creator_died_is_carried_out_by_the_next(world: World
 
 
 class Books:
-    """A Vault that lists one token, and notes whether it was looked up."""
+    """A Vault that lists others' tokens, and notes which were looked up."""
 
-    def __init__(self) -> None:
-        self.listed = asyncio.Event()
+    def __init__(self, listed: list[str]) -> None:
+        self.listed = listed
+        self.lists = 0
         self.looked_up: list[str] = []
 
     async def list_accessors(self) -> list[str]:
-        self.listed.set()
-        return ["being made"]
+        self.lists += 1
+        return self.listed
 
-    async def look_up_token(self, accessor: str) -> None:
+    async def look_up_token(self, accessor: str) -> KnownToken:
         self.looked_up.append(accessor)
+        return KnownToken({}, NOW)
+
+
+def reaper_of(store: Store, clock: FakeClock, books: Books) -> Reaper:
+    vault, looker = cast("VaultClient", None), cast("VaultClient", books)
+    revoker = cast("Revoker", SimpleNamespace(wake=lambda: None))
+    lease = Lease(store, clock, "reap", "one")
+    return Reaper(store, vault, looker, revoker, clock, lease, LATER, str(uuid4()), lambda: False)
+
+
+async def paused(clock: FakeClock, turn: asyncio.Task[None]) -> None:
+    async def asleep() -> bool:
+        return clock.sleepers == 1 or turn.done()
+
+    await until(asleep)
 
 
 async def test_a_token_is_looked_up_only_once_it_is_wholly_made(store: Store, clock: FakeClock) -> None:
     """Looking up a service token between its accessor and its lease makes Vault revoke it, whosever it is."""
-    books = Books()
-    lease = Lease(store, clock, "reap", "one")
-    vault, looker = cast("VaultClient", None), cast("VaultClient", books)
-    revoker = cast("Revoker", SimpleNamespace(wake=lambda: None))
-    reaper = Reaper(store, vault, looker, revoker, clock, lease, LATER, str(uuid4()), lambda: False)
+    books = Books(["being made"])
+    turn = asyncio.create_task(reaper_of(store, clock, books).turn())
 
-    async def paused() -> bool:
-        return clock.sleepers == 1 or turn.done()
-
-    turn = asyncio.create_task(reaper.turn())
-    await books.listed.wait()
-    await until(paused)
-    assert books.looked_up == []
-    clock.advance(timedelta(seconds=SETTLING_SECONDS))
+    await paused(clock, turn)
+    assert (books.lists, books.looked_up) == (1, [])
+    clock.advance(SETTLING_SECONDS)
     await turn
 
     assert books.looked_up == ["being made"]
+
+
+async def test_tokens_of_others_are_looked_up_at_a_pace_and_once(store: Store, clock: FakeClock) -> None:
+    books = Books([f"accessor-{number:03}" for number in range(250)])
+    reaper = reaper_of(store, clock, books)
+    turn = asyncio.create_task(reaper.turn())
+
+    seen = []
+    await paused(clock, turn)
+    while not turn.done():
+        seen.append(len(books.looked_up))
+        clock.advance(SETTLING_SECONDS)
+        await paused(clock, turn)
+    assert seen == [0, 100, 200]
+    assert sorted(books.looked_up) == books.listed
+
+    clock.advance(LATER)
+    turn = asyncio.create_task(reaper.turn())
+    await paused(clock, turn)
+    clock.advance(SETTLING_SECONDS)
+    await turn
+    assert (books.lists, len(books.looked_up)) == (2, 250)
