@@ -146,10 +146,13 @@ class Statement:
         statement: What SQLAlchemy would execute. A parameter that expands is
             given a list, of values or of tuples; its last item may be named
             more than once to the database.
+
+    Attributes:
+        source: That statement.
     """
 
     def __init__(self, statement: ClauseElement) -> None:
-        self._statement = statement
+        self.source = statement
         self._lists = frozenset(
             bind.key for bind in visitors.iterate(statement) if isinstance(bind, BindParameter) and bind.expanding
         )
@@ -185,7 +188,7 @@ class Statement:
             key = (*key, len(padded))
         compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self._compiled[key] = _compile(self._statement, dialect, given)
+            compiled = self._compiled[key] = _compile(self.source, dialect, given)
         return compiled, compiled.values(given)
 
 

@@ -17,6 +17,7 @@ from broker.ids import new_id
 from broker.model import AuditEvent, Outcome
 from broker.secret import Secret
 from broker.store import Store, events, migrate, schema
+from broker.store.statement import Statement
 
 GRANTS = Path(__file__).resolve().parents[2] / "deploy" / "sql" / "grants.sql"
 ROLE = "credbroker_runtime"
@@ -64,7 +65,8 @@ def updates() -> Iterator[tuple[str, str]]:
     """Yield table and column of everything that the store's statements change."""
     dialect = create_engine("postgresql+psycopg://").dialect
     for module in pkgutil.iter_modules(broker.store.__path__, "broker.store."):
-        for value in vars(importlib.import_module(module.name)).values():
+        for found in vars(importlib.import_module(module.name)).values():
+            value = found.source if isinstance(found, Statement) else found
             if isinstance(value, Update):
                 sql = str(value.compile(dialect=dialect))
                 table, changes = re.findall(r"\bUPDATE (\w+) SET (.*?)(?: WHERE | RETURNING |$)", sql, re.DOTALL)[0]
