@@ -38,7 +38,7 @@ class Vault:
 async def run(vault: Vault, workload: str = "tasks of ten") -> Samples:
     samples = Samples()
     caller = VaultCaller(cast("HttpConnection", vault), "b", "role", samples)
-    await _load([caller], workload, 0.001, samples)
+    await _load([caller], workload, 0.2, samples)
     return samples
 
 
