@@ -7,27 +7,21 @@ import socket
 import ssl
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, TypeAlias
+from typing import Final
 from urllib.parse import urlsplit
 
-import aiohappyeyeballs
+from aiohappyeyeballs import AddrInfoType
 
 from broker.errors import KeysUnavailable
-from broker.http1.connection import Connection
+from broker.http1.pool import CannotConnect, Pool
 from broker.http1.reply_reader import NoAnswer, Reply
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 TIMEOUT_SECONDS: Final = 5
 
-_PORTS: Final = {"https": 443, "http": 80}
 _FIELDS: Final = (
     "User-Agent: credbroker\r\nAccept: application/json\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
 )
-# Before another address is tried at the same time (RFC 8305, section 8).
-_NEXT_ADDRESS_SECONDS: Final = 0.25
-
-# (family, type, protocol, canonical name, socket address), as getaddrinfo gives it.
-_AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")  # RFC 4291, section 2.4
@@ -51,11 +45,10 @@ async def fetch(url: str, *, tls: ssl.SSLContext, allow_private: bool) -> bytes:
         KeysUnavailable: when there is no such reply.
     """
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            reply = await _get(url, tls, allow_private)
+        reply = await _get(url, tls, allow_private)
     except TimeoutError:
         raise KeysUnavailable(f"{url}: no full answer within {TIMEOUT_SECONDS} seconds") from None
-    except (NoAnswer, OSError, ValueError) as error:
+    except (CannotConnect, NoAnswer, ValueError) as error:
         raise KeysUnavailable(f"{url}: {error}") from None
     if reply.status != HTTPStatus.OK:
         raise KeysUnavailable(f"{url}: answered with status {reply.status}")
@@ -64,26 +57,17 @@ async def fetch(url: str, *, tls: ssl.SSLContext, allow_private: bool) -> bytes:
 
 async def _get(url: str, tls: ssl.SSLContext, allow_private: bool) -> Reply:
     parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("is no URL of a web server")
-    secure = parts.scheme == "https"
-    opener = partial(_open_socket, allow_private=allow_private, loopback_only=not secure)
+    opener = partial(_open_socket, allow_private=allow_private, loopback_only=parts.scheme == "http")
     target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
     request = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n{_FIELDS}\r\n".encode("ascii")
-    loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(parts.hostname, parts.port or _PORTS[parts.scheme], type=socket.SOCK_STREAM)
-    sock = await aiohappyeyeballs.start_connection(
-        addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, socket_factory=opener
-    )
-    name = parts.hostname.rstrip(".") if secure else None
-    _, connection = await loop.create_connection(
-        Connection, sock=sock, ssl=tls if secure else None, server_hostname=name
-    )
+    pool = Pool(url, tls, opener)
     try:
-        return await connection.exchange(request, MAX_BODY_BYTES)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return await pool.exchange(request, MAX_BODY_BYTES)
     finally:
-        connection.abort()
-        await connection.wait_closed()
+        await pool.close()
 
 
 def check_address(text: str, *, allow_private: bool, loopback_only: bool) -> None:
@@ -109,7 +93,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address in _GLOBAL_UNICAST and address not in _6TO4 and address.is_global
 
 
-def _open_socket(info: _AddressInfo, *, allow_private: bool, loopback_only: bool) -> socket.socket:
+def _open_socket(info: AddrInfoType, *, allow_private: bool, loopback_only: bool) -> socket.socket:
     family, kind, protocol, _, address = info
     check_address(str(address[0]), allow_private=allow_private, loopback_only=loopback_only)
     return socket.socket(family, kind, protocol)

@@ -12,9 +12,9 @@ from pydantic_core import to_json
 from broker import config, deadline
 from broker.clock import Clock
 from broker.errors import ConfigError, VaultAway, VaultUnavailable
+from broker.http1.pool import CannotConnect, Pool
 from broker.http1.reply_reader import NoAnswer, Reply
 from broker.mint.paths import safe_segment
-from broker.mint.pool import CannotConnect, Pool
 from broker.mint.replies import parse_object
 from broker.mint.server_time import ServerTime
 from broker.model import JsonObject, JsonValue

@@ -32,11 +32,11 @@ from sqlalchemy import Connection
 from broker import attest, config
 from broker.audit.catalogue import CREDENTIAL_ISSUED
 from broker.clock import SystemClock
+from broker.http1.pool import Pool
 from broker.ids import new_id
 from broker.mint.anchor import create_anchor
 from broker.mint.children import ISSUANCE_META
 from broker.mint.login import VaultLogin
-from broker.mint.pool import Pool
 from broker.mint.tokens import TokenRequest
 from broker.mint.transport import MAX_REPLY_BYTES
 from broker.mint.vault import INSTALLATION_META, VaultClient

@@ -15,9 +15,9 @@ import pytest
 import uvloop
 
 from broker.dev.pki import DevAuthority
+from broker.http1 import pool as pools
+from broker.http1.pool import CannotConnect, Pool
 from broker.http1.reply_reader import MAX_HEAD_BYTES, NoAnswer, Reply
-from broker.mint import pool as pools
-from broker.mint.pool import CannotConnect, Pool
 from tests.contract.mint.world import until
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\nHost: x\r\n\r\n"

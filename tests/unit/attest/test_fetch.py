@@ -1,3 +1,4 @@
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -70,6 +71,21 @@ async def test_slow_answer(key_server: KeyServer, monkeypatch: pytest.MonkeyPatc
     key_server.stalling = stalling
     key_server.gate.clear()
     await _refused(key_server.url(), "no full answer within")
+
+
+async def test_a_server_that_does_not_shake_hands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 0.05)
+    closed = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        closed.set()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await _refused(f"https://127.0.0.1:{port}/keys", "no full answer within")
+        await asyncio.wait_for(closed.wait(), 10)
 
 
 async def test_proxies_of_the_environment_are_not_used(key_server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:

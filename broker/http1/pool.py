@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
+from aiohappyeyeballs import SocketFactoryType
 
 from broker.http1.connection import Connection
 from broker.http1.reply_reader import Reply
@@ -33,10 +34,16 @@ class Pool:
     Args:
         url: ``http`` or ``https``, host and port count.
         tls: How to verify the server; for ``https``.
+        open_socket: Opens the socket for an address, or raises an `OSError`
+            where that must not be connected to; any socket by default.
+
+    Raises:
+        ValueError: when the URL's port is no number.
     """
 
-    def __init__(self, url: str, tls: ssl.SSLContext) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext, open_socket: SocketFactoryType | None = None) -> None:
         parts = urlsplit(url)
+        self._open_socket = open_socket
         secure = parts.scheme == "https"
         self._host, self._port = parts.hostname or "", parts.port or (443 if secure else 80)
         self._tls = tls if secure else None
@@ -110,7 +117,7 @@ class Pool:
 
     def _begin_connecting(self) -> asyncio.Task[Connection]:
         """Connect in a task of its own: cut off at the wrong moment, the event loop would lose the socket."""
-        making = asyncio.create_task(self._connect(), name="connect to Vault")
+        making = asyncio.create_task(self._connect(), name=f"connect to {self._host}")
         self._making.add(making)
         making.add_done_callback(self._making.discard)
         return making
@@ -131,7 +138,9 @@ class Pool:
 
     async def _open_one(self) -> Connection:
         addresses = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS)
+        sock = await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, socket_factory=self._open_socket
+        )
         name = None if self._tls is None else self._host.rstrip(".")
         _, connection = await self._loop.create_connection(Connection, sock=sock, ssl=self._tls, server_hostname=name)
         if self._closed:
