@@ -5,7 +5,8 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -117,6 +118,24 @@ def serve(config: Path, port: int, ca_file: Path, *, workers: int = 1) -> Manage
     run_command("db", "upgrade", "--config", str(config))
     log = config.with_name("broker.log")
     told_before = _told_ready(log)
+    with health_check(port, ca_file) as serving:
+
+        def ready() -> bool:
+            # A connection reaches one worker; of the others the log alone tells.
+            return serving() and (workers == 1 or _told_ready(log) - told_before >= workers)
+
+        command = [*COMMAND, "serve", "--config", str(config), "--workers", str(workers)]
+        return ManagedProcess.start("the broker", command, log=log, ready=ready, env=environment({}))
+
+
+@contextmanager
+def health_check(port: int, ca_file: Path) -> Iterator[Callable[[], bool]]:
+    """Give what says whether a server on loopback serves.
+
+    Args:
+        port: Of its bearer listener.
+        ca_file: CA certificate of that listener.
+    """
     credentials = grpc.ssl_channel_credentials(ca_file.read_bytes())
     with grpc.secure_channel(f"127.0.0.1:{port}", credentials, _EAGER) as channel:
         check = channel.unary_unary(
@@ -125,17 +144,14 @@ def serve(config: Path, port: int, ca_file: Path, *, workers: int = 1) -> Manage
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
 
-        def ready() -> bool:
+        def serving() -> bool:
             try:
                 reply = check(health_pb2.HealthCheckRequest(), timeout=2)
             except grpc.RpcError:
                 return False
-            serving = reply.status == health_pb2.HealthCheckResponse.SERVING
-            # A connection reaches one worker; of the others the log alone tells.
-            return serving and (workers == 1 or _told_ready(log) - told_before >= workers)
+            return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
-        command = [*COMMAND, "serve", "--config", str(config), "--workers", str(workers)]
-        return ManagedProcess.start("the broker", command, log=log, ready=ready, env=environment({}))
+        yield serving
 
 
 def _told_ready(log: Path) -> int:

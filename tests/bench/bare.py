@@ -1,11 +1,11 @@
 """The least that a broker in Python could be: what is left when everything that makes it one is taken away.
 
 It takes the same requests over the same gRPC and TLS, asks Vault for the same
-batch child, commits the same two rows to the same tables, in transactions that
-requests share, and replies with the same message. It knows nobody, checks no
-request, decides nothing, counts, logs and traces nothing, and takes back what
-it gave only when a task is completed. What it costs bounds what a broker with
-these parts can cost.
+tokens, commits the same rows to the same tables, in transactions that requests
+share, and replies with the same message. It knows nobody, checks no request,
+decides nothing, counts, logs and traces nothing, and takes back what it gave
+only when a task is completed, with one attempt. What it costs bounds what a
+broker with these parts can cost.
 """
 
 import gc
@@ -30,7 +30,7 @@ from grpc_health.v1 import health_pb2
 from sqlalchemy import Connection
 
 from broker import attest, config
-from broker.audit.catalogue import CREDENTIAL_ISSUED
+from broker.audit.catalogue import CREDENTIAL_ISSUED, TASK_COMPLETED, TASK_STARTED
 from broker.clock import SystemClock
 from broker.http1.pool import Pool
 from broker.ids import new_id
@@ -52,10 +52,12 @@ from broker.model import (
     Task,
     TaskState,
 )
+from broker.revoke import Hold, confirm
 from broker.secret import Secret
 from broker.serve.options import server_options
 from broker.serve.tls import Certificates
 from broker.store import Store, anchors, events, issuances, tasks
+from broker.tasks import Completion, complete
 
 _LIFE = timedelta(minutes=15)
 _LONG = timedelta(hours=1)
@@ -67,13 +69,23 @@ _HEALTH = "grpc.health.v1.Health"
 _PLACE = b"00000000-0000-0000-0000-000000000000"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Open:
-    """A task with what is needed to give credentials for it."""
+    """A task with what is needed to give credentials for it, and whether its anchor is recorded."""
 
     task: task_pb2.Task
     anchor: Anchor
     request: bytes
+    adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """A credential to be recorded, with the anchor that is yet to be."""
+
+    issuance: Issuance
+    event: AuditEvent
+    anchor: Anchor | None
 
 
 class _Bare:
@@ -106,7 +118,10 @@ class _Bare:
         issuance = _issuance(issuance_id, known.anchor, request.request_id or None, fingerprint, now, expires)
         until = Timestamp()
         until.FromDatetime(expires)
-        await self._store.write_each(_record, (issuance, _event(issuance)))
+        await self._store.write_each(
+            _record, _Delivery(issuance, _event(issuance), None if known.adopted else known.anchor)
+        )
+        known.adopted = True
         return credential.IssueCredentialResponse(
             credential=credential.Credential(
                 issuance_id=issuance_id,
@@ -120,9 +135,16 @@ class _Bare:
     async def complete(
         self, request: task_service.CompleteTaskRequest, context: object
     ) -> task_service.CompleteTaskResponse:
-        """Revoke, reply."""
-        known = self._open.pop(request.id)
+        """Record the end, revoke, record the confirmation, reply."""
+        known, now = self._open.pop(request.id), datetime.now(UTC)
+        event = AuditEvent(id=new_id(), time=now, type=TASK_COMPLETED, outcome=Outcome.SUCCESS, actor=_NOBODY)
+        completion = Completion(request.id, event, Hold("bare", now + _LONG))
+        done = await self._store.write_each(complete, completion)
+        if done is None:
+            raise ValueError("a task that has ended")
+        (entry,) = done.entries
         await self._vault.revoke_token(known.anchor.accessor)
+        await self._store.write_each(confirm, (entry, datetime.now(UTC)))
         task = task_pb2.Task(
             id=request.id,
             state=task_pb2.TASK_STATE_COMPLETED,
@@ -132,14 +154,12 @@ class _Bare:
 
     async def _begin(self) -> _Open:
         task_id, anchor_id, now = new_id(), new_id(), datetime.now(UTC)
+        task = Task(task_id, _NOBODY, "", {}, (), TaskState.ACTIVE, now, now + _LONG, None, None)
+        intent = AnchorRecord(anchor_id, task_id, self._role, "", AnchorState.CREATING, None, now, now + _LONG)
+        await self._store.write_each(_begin, (task, intent))
         anchor = await create_anchor(
             self._vault, anchor_id=anchor_id, task_id=task_id, role=self._role, policy=self._role, ttl=_LONG
         )
-        task = Task(task_id, _NOBODY, "", {}, (), TaskState.ACTIVE, now, now + _LONG, None, None)
-        record = AnchorRecord(
-            anchor_id, task_id, self._role, "", AnchorState.ACTIVE, anchor.accessor, now, anchor.expires_at
-        )
-        await self._store.write(lambda conn: _begun(conn, task, record))
         told = task_pb2.Task(id=task_id, state=task_pb2.TASK_STATE_ACTIVE)
         known = self._open[task_id] = _Open(told, anchor, self._child_request(anchor))
         return known
@@ -207,15 +227,30 @@ def _event(issuance: Issuance) -> AuditEvent:
     )
 
 
-def _begun(conn: Connection, task: Task, anchor: AnchorRecord) -> None:
-    tasks.insert(conn, task)
-    anchors.insert(conn, anchor)
+def _started(task: Task) -> AuditEvent:
+    return AuditEvent(
+        id=new_id(),
+        time=task.created_at,
+        type=TASK_STARTED,
+        outcome=Outcome.SUCCESS,
+        actor=_NOBODY,
+        agent=_NOBODY,
+        task_id=task.id,
+    )
 
 
-def _record(conn: Connection, records: Sequence[tuple[Issuance, AuditEvent]]) -> Sequence[None]:
-    issuances.insert_unless_reused(conn, [issuance for issuance, _ in records])
-    events.append(conn, [event for _, event in records])
-    return [None] * len(records)
+def _begin(conn: Connection, begun: Sequence[tuple[Task, AnchorRecord]]) -> Sequence[None]:
+    tasks.insert_unless_known(conn, [task for task, _ in begun])
+    anchors.insert(conn, *(intent for _, intent in begun))
+    events.append(conn, [_started(task) for task, _ in begun])
+    return [None] * len(begun)
+
+
+def _record(conn: Connection, delivered: Sequence[_Delivery]) -> Sequence[None]:
+    anchors.adopt(conn, [one.anchor for one in delivered if one.anchor is not None])
+    issuances.insert_unless_reused(conn, [one.issuance for one in delivered])
+    events.append(conn, [one.event for one in delivered])
+    return [None] * len(delivered)
 
 
 async def serve(settings: config.Settings, tls: config.Tls, port: int, role: str) -> None:

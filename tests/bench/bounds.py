@@ -6,8 +6,8 @@ side       what is measured
 direct     a login, as in ``issuing``
 OpenBao    the broker's own calls to OpenBao, made by the load itself: a broker
            that cost nothing could not be faster
-broker     `tests.bench.bare`: gRPC, one call to OpenBao, one transaction, and
-           nothing else
+broker     `tests.bench.bare`: gRPC, the same calls to OpenBao, the same
+           transactions, and nothing else
 =========  =====================================================================
 
 The three take turns within one run.
@@ -19,11 +19,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-import grpc
-from grpc_health.v1 import health_pb2
-
 from broker.dev.processes import ManagedProcess, free_port
-from broker.dev.server import environment
+from broker.dev.server import environment, health_check
 from broker.store.schema import anchors
 from tests.bench.client import Agent
 from tests.bench.figures import Figure, Span
@@ -36,8 +33,8 @@ SECONDS, QUICK_SECONDS, WARM_UP_SECONDS = 2.0, 0.3, 1.0
 ROUNDS: Final = 2
 WITHOUT_BROKER: Final = {
     "steady": ("direct", "OpenBao", "broker"),
-    "tasks of ten": ("direct", "OpenBao"),
-    "tasks of one": ("direct", "OpenBao"),
+    "tasks of ten": ("direct", "OpenBao", "broker"),
+    "tasks of one": ("direct", "OpenBao", "broker"),
 }
 
 
@@ -99,21 +96,8 @@ def _broker_token(bench: Bench) -> str:
 async def _bare(bench: Bench, role: str) -> AsyncIterator[Bench]:
     """Give a bare broker on the same database in the place of the real one, which has nothing to do meanwhile."""
     ports = replace(bench.ports, bearer=free_port())
-    credentials = grpc.ssl_channel_credentials(bench.ca_file.read_bytes())
-    with grpc.secure_channel(f"127.0.0.1:{ports.bearer}", credentials) as channel:
-        check = channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
-
-        def ready() -> bool:
-            try:
-                return bool(check(health_pb2.HealthCheckRequest(), timeout=2).status)
-            except grpc.RpcError:
-                return False
-
-        command = [sys.executable, "-m", "tests.bench.bare", str(bench.folder / "broker.yaml"), str(ports.bearer), role]
+    command = [sys.executable, "-m", "tests.bench.bare", str(bench.folder / "broker.yaml"), str(ports.bearer), role]
+    with health_check(ports.bearer, bench.ca_file) as ready:
         process = ManagedProcess.start(
             "the bare broker", command, log=bench.folder / "bare.log", ready=ready, env=environment({})
         )
