@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import grpc
 import structlog
@@ -156,9 +157,7 @@ class Server:
         served = [service.descriptor for service in self._services]
         served.append(pool.FindServiceByName(health.SERVICE_NAME))
         if self._settings.reflection:
-            from grpc_reflection.v1alpha import reflection  # 1 MB, and seldom wanted
-
-            served.append(pool.FindServiceByName(reflection.SERVICE_NAME))
+            served.append(pool.FindServiceByName(_reflection().SERVICE_NAME))
         return served
 
     def _register(self, server: grpc.aio.Server) -> None:
@@ -166,9 +165,7 @@ class Server:
             service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         if self._settings.reflection:
-            from grpc_reflection.v1alpha import reflection
-
-            reflection.enable_server_reflection([served.full_name for served in self._descriptors()], server)
+            _reflection().enable_server_reflection([served.full_name for served in self._descriptors()], server)
 
     def _credentials(self) -> dict[str, tuple[str, grpc.ServerCredentials]]:
         """Return address and credentials of each configured listener."""
@@ -180,6 +177,13 @@ class Server:
             certificates = Certificates(listen.mutual.tls, self._trust_bundle)
             found["mutual"] = listen.mutual.address, certificates.credentials()
         return found
+
+
+def _reflection() -> ModuleType:
+    # 1 MB, and seldom wanted.
+    from grpc_reflection.v1alpha import reflection
+
+    return reflection
 
 
 def _listen(server: grpc.aio.Server, name: str, address: str, credentials: grpc.ServerCredentials) -> int:

@@ -19,9 +19,9 @@ SECONDS, ROUNDS = 1.0, 3
 BOTH, BROKER = ("broker", "direct"), ("broker",)
 
 LEAST_STEADY = 0.5
-LEAST_TASKS_OF_TEN = 0.8
+LEAST_TASKS_OF_TEN = 0.9
 MOST_HEALTH_CHECKS = 12
-MOST_LOGINS = 2.0
+MOST_LOGINS = 1.5
 
 
 @pytest.fixture(scope="module")
