@@ -33,7 +33,7 @@ _MET, _MISSED, _FAILED, _INTERRUPTED = 0, 1, 2, 130
 _EPILOG = """\
 examples:
   python -m tests.bench                                 what `make bench` runs: minutes
-  python -m tests.bench --all --json docs/performance.json    everything: half an hour
+  python -m tests.bench --all --json docs/performance.json    everything: an hour
   python -m tests.bench --report docs/performance.json  write those figures into docs/
   python -m tests.bench task-end --database postgres    one scenario on one database
   python -m tests.bench --quick --all                   small numbers: do all of them still run?
@@ -53,6 +53,7 @@ def main() -> int:
         return _MET
     results: list[Result] = []
     facts: dict[str, str] = {}
+    failed: list[str] = []
     try:
         with terminated_like_interrupted(), tempfile.TemporaryDirectory(prefix="credbroker-bench-") as folder:
             Path(folder).chmod(0o755)  # PostgreSQL's user passes through it
@@ -62,20 +63,27 @@ def main() -> int:
                     facts = {"date": f"{datetime.now(UTC):%Y-%m-%d}", **machine.facts(parts), "load before": before}
                     for name, value in facts.items():
                         _say(f"{name:12} {value}")
-                results.append(_result(parts, *run, wanted))
+                try:
+                    results.append(_result(parts, *run, wanted))
+                except (BrokerError, WrongReply, Ended, TimeoutError) as error:
+                    failed.append(f"{run[0]} on {run[1]} failed: {type(error).__name__}: {error}")
+                    _say(failed[-1])
     except KeyboardInterrupt:
         _say("interrupted")
         return _INTERRUPTED
-    except (BrokerError, WrongReply, Ended, TimeoutError) as error:
-        _say(f"failed: {type(error).__name__}: {error}")
-        return _FAILED
+    except BrokerError as error:
+        failed.append(f"the servers failed: {error}")
     finally:
         if wanted.json is not None and results:
             document = {"machine": facts, "results": [asdict(item) for item in results]}
             wanted.json.write_text(json.dumps(document, indent=1) + "\n")
         if results:
             _say("\n" + table(results, judged=not wanted.quick))
-            _say_ratio(results)
+        for failure in failed:
+            _say(failure)
+        _say_ratio(results)
+    if failed:
+        return _FAILED
     missed = not wanted.quick and any(not figure.met for result in results for figure in result.figures)
     return _MISSED if missed else _MET
 
