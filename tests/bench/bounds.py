@@ -23,14 +23,14 @@ from broker.dev.processes import ManagedProcess, free_port
 from broker.dev.server import environment, health_check
 from broker.store.schema import anchors
 from tests.bench.client import Agent
-from tests.bench.figures import Figure, Span
+from tests.bench.figures import Figure, Span, against
+from tests.bench.issuing import rounds_of
 from tests.bench.load import load
 from tests.bench.stack import Bench
 
 CALLERS: Final = (1, 32)
 QUICK_CALLERS: Final = (1, 4)
 SECONDS, QUICK_SECONDS, WARM_UP_SECONDS = 2.0, 0.3, 1.0
-ROUNDS: Final = 2
 WITHOUT_BROKER: Final = {
     "steady": ("direct", "OpenBao", "broker"),
     "tasks of ten": ("direct", "OpenBao", "broker"),
@@ -42,7 +42,6 @@ async def run(bench: Bench) -> list[Figure]:
     """Measure each workload alone and with many callers."""
     numbers = QUICK_CALLERS if bench.quick else CALLERS
     seconds, warm_up = (QUICK_SECONDS, QUICK_SECONDS) if bench.quick else (SECONDS, WARM_UP_SECONDS)
-    rounds = 1 if bench.quick else ROUNDS
     role = await _role(bench)
     figures: list[Figure] = []
     async with (
@@ -52,6 +51,7 @@ async def run(bench: Bench) -> list[Figure]:
         for workload, sides in WITHOUT_BROKER.items():
             await callers.warm_up(workload, max(numbers), warm_up, sides)
             for number in numbers:
+                rounds = rounds_of(workload, number, quick=bench.quick)
                 spans = await callers.spans(workload, number, seconds, rounds=rounds, sides=sides)
                 bench.spans.extend(replace(span, side=_NAMES[side]) for side, span in spans.items())
                 figures += _figures(spans)
@@ -68,7 +68,7 @@ def _figures(spans: dict[str, Span]) -> Sequence[Figure]:
         if side in spans:
             span, load_of = spans[side], f"{direct.workload}, {direct.callers} callers"
             figures += [
-                Figure(f"{load_of}: {name}, credentials a second against logins", span.rate / direct.rate, "x"),
+                *against(f"{load_of}: {name}, credentials a second against logins", span, direct),
                 Figure(f"{load_of}: {name}, p50 against a login's", span.waits[0] / direct.waits[0], "x"),
                 Figure(f"{load_of}: {name}, OpenBao's processor time for one", span.cpu["OpenBao"], "ms"),
             ]

@@ -55,6 +55,7 @@ class Span:
         waits: Milliseconds that one took to get, at 50, 95 and 99 %.
         ends: The same of the ends of tasks; empty where none ended.
         cpu: Milliseconds of processor time for one credential, by process.
+        rates: Credentials a second in each round.
     """
 
     side: str
@@ -65,6 +66,7 @@ class Span:
     waits: tuple[float, ...]
     ends: tuple[float, ...]
     cpu: Mapping[str, float]
+    rates: tuple[float, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -92,6 +94,20 @@ def result_of(document: Mapping[str, Any]) -> Result:
         tuple(Figure(**figure) for figure in document["figures"]),
         tuple(Span(**span) for span in document["spans"]),
     )
+
+
+def against(name: str, span: Span, direct: Span, *, at_least: float | None = None) -> list[Figure]:
+    """Return how many times as many credentials a second one side got as the other.
+
+    Where they took turns more often than twice, also of the rounds in which
+    that was least and most: how far the machine let them differ.
+    """
+    figures = [Figure(name, span.rate / direct.rate, "x", at_least=at_least)]
+    rounds = [one / other for one, other in zip(span.rates, direct.rates, strict=True)]
+    if len(rounds) > 2:
+        figures += [Figure(f"{name}, least of {len(rounds)} rounds", min(rounds), "x")]
+        figures += [Figure(f"{name}, most of {len(rounds)} rounds", max(rounds), "x")]
+    return figures
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, ...]:

@@ -61,11 +61,13 @@ class _Seen:
     ends: list[float] = field(default_factory=list)
     seconds: float = 0.0
     used: dict[str, float] = field(default_factory=dict)
+    rates: list[float] = field(default_factory=list)
 
     def add(self, answer: Mapping[str, Any], used: Mapping[str, float]) -> None:
         self.waits += answer["waits"]
         self.ends += answer["ends"]
         self.seconds += answer["seconds"]
+        self.rates.append(len(answer["waits"]) / answer["seconds"])
         for name, seconds in {**used, "generator": answer["cpu"]}.items():
             self.used[name] = self.used.get(name, 0.0) + seconds
 
@@ -115,7 +117,8 @@ class Load:
 def _span(side: str, workload: str, callers: int, seen: _Seen) -> Span:
     done = len(seen.waits)
     used = {name: seconds / done * 1000 for name, seconds in seen.used.items()}
-    return Span(side, workload, callers, done, seen.seconds, percentiles(seen.waits), percentiles(seen.ends), used)
+    waits, ends = percentiles(seen.waits), percentiles(seen.ends)
+    return Span(side, workload, callers, done, seen.seconds, waits, ends, used, tuple(seen.rates))
 
 
 @asynccontextmanager
