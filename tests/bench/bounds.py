@@ -30,6 +30,7 @@ from tests.bench.stack import Bench
 
 CALLERS: Final = (1, 32)
 QUICK_CALLERS: Final = (1, 4)
+BARE: Final = "a bare broker"
 SECONDS, QUICK_SECONDS, WARM_UP_SECONDS = 2.0, 0.3, 1.0
 WITHOUT_BROKER: Final = {
     "steady": ("direct", "OpenBao", "broker"),
@@ -64,7 +65,7 @@ _NAMES: Final = {"direct": "direct", "OpenBao": "OpenBao alone", "broker": "bare
 def _figures(spans: dict[str, Span]) -> Sequence[Figure]:
     direct = spans["direct"]
     figures = []
-    for side, name in (("OpenBao", "OpenBao alone"), ("broker", "a bare broker")):
+    for side, name in (("OpenBao", "OpenBao alone"), ("broker", BARE)):
         if side in spans:
             span, load_of = spans[side], f"{direct.workload}, {direct.callers} callers"
             figures += [

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench import capacity, plot
+from tests.bench.bounds import BARE
 from tests.bench.figures import Figure, Result, Span, result_of, shown
 from tests.bench.footprint import AFTER_LOAD, LIVE, added_by
 from tests.bench.issuing import FLUSH
@@ -75,6 +76,10 @@ def _goals(run: Run) -> str:
 
 def _ratios(run: Run) -> str:
     return _by_configuration(run.of("issuing"), lambda figure: figure.unit == "x")
+
+
+def _bare(run: Run) -> str:
+    return _by_configuration(run.of("bounds"), lambda figure: figure.unit == "x" and BARE in figure.name)
 
 
 def _memory(run: Run) -> str:
@@ -229,6 +234,7 @@ SECTIONS: Final[Mapping[str, Callable[[Run], str]]] = {
     "ratios": _ratios,
     "issuing": lambda run: _spans(run, "issuing"),
     "bounds": lambda run: _spans(run, "bounds"),
+    "bare": _bare,
     "memory": _memory,
     "ends": _ends,
     "others": _others,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import figures, report
+from tests.bench.bounds import BARE
 from tests.bench.figures import Figure, Result, Span
 from tests.bench.footprint import AFTER_LOAD, LIVE, added_by
 from tests.bench.issuing import FLUSH
@@ -97,7 +98,7 @@ def test_every_section_is_made_from_a_whole_run(docs: Path) -> None:
         Result("footprint", "postgres", 1, (Figure(AFTER_LOAD, 90, "MiB"), Figure(added_by(LIVE), 10, "MiB"))),
         Result("lists", "postgres", 1, (Figure(STORED_KIB, 2, "KiB"),)),
         Result("task-end", "postgres", 1, (Figure("end", 0.1, "s", 1.0),)),
-        Result("bounds", "postgres", 1, (), spans),
+        Result("bounds", "postgres", 1, (Figure(f"{BARE}: p50", 1.5, "x"), Figure("OpenBao: p50", 0.5, "x")), spans),
     ]
     machine = {"date": "2026-01-01", "revision": "1", "processor": "one, 2 usable cores", "load before": "0 0"}
     document = {"machine": machine, "results": [asdict(result) for result in results]}
@@ -107,6 +108,8 @@ def test_every_section_is_made_from_a_whole_run(docs: Path) -> None:
     made = {name: make(run) for name, make in report.SECTIONS.items()}
 
     assert {name for name, text in made.items() if not text} == {"ratios"}
+    assert "| bounds | a bare broker: p50 |  | 1.50 x |" in made["bare"]
+    assert "OpenBao" not in made["bare"]
     assert "| PostgreSQL, 2 workers | 64 | 500 |" in made["simulation"]
     assert "| 1 x | 50 | 45,000 | 1 | 1 | 94 | 0.1 | 0.0 | 8.2 |" in made["capacity"]
 
