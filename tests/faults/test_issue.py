@@ -256,6 +256,13 @@ async def test_what_was_minted_under_changed_rules_is_recorded_as_undelivered(wo
     await _all_settled(world, agent, task)
 
 
+async def _go_away(asking: "asyncio.Future[T]") -> None:
+    """Cancel a call, and wait until the broker has heard of it: else it might still answer."""
+    asking.cancel()
+    await asyncio.wait([asking])
+    await until(lambda: any(work.get_name() == "take back" for work in asyncio.all_tasks()))
+
+
 @pytest.mark.parametrize("step", ["batch child", "service child", "lease"])
 async def test_a_caller_that_goes_away_leaves_nothing_alive_that_can_be_revoked(world: World, step: str) -> None:
     scope, path, parameters = STEPS[step]
@@ -264,8 +271,7 @@ async def test_a_caller_that_goes_away_leaves_nothing_alive_that_can_be_revoked(
     minted = Minted(world)
 
     async with paused(world, path, agent.issue(scope, task_id=task, parameters=parameters)) as asking:
-        asking.cancel()
-        await asyncio.wait([asking])
+        await _go_away(asking)
 
     async def recorded() -> list[issuance_pb2.Issuance]:
         wanted = (issuance_pb2.ISSUANCE_STATE_ACTIVE, issuance_pb2.ISSUANCE_STATE_REVOKED)
@@ -285,8 +291,7 @@ async def test_a_caller_that_goes_away_from_a_failing_mint_leaves_nothing(world:
     world.proxy.fail(LEASE, "error_after")
 
     async with paused(world, CHILD, agent.issue("reports-db", task_id=task, parameters=READONLY)) as asking:
-        asking.cancel()
-        await asyncio.wait([asking])
+        await _go_away(asking)
 
     await until(lambda: len(minted.children) == 1)
     for token in minted.children:
@@ -299,8 +304,7 @@ async def test_stopping_waits_for_what_is_being_minted(world: World) -> None:
     minted = Minted(world)
 
     async with paused(world, CHILD, agent.issue("reports-service", task_id=task)) as asking:
-        asking.cancel()
-        await asyncio.wait([asking])
+        await _go_away(asking)
         stopping = asyncio.create_task(world.app.stop())
     await stopping
 
