@@ -19,13 +19,13 @@ _by_id = _table.c.id == bindparam("id_")
 _creating = _table.c.state == constant(AnchorState.CREATING)
 
 _INSERT = Insertion(_table, _rows.names)
-_ACTIVATE = Statement(
+_ACTIVATE = (
     update(_table)
     .where(_by_id, _creating)
     .values(state=AnchorState.ACTIVE, accessor=bindparam("accessor_"), expires_at=bindparam("expires_at_"))
 )
-_OF_TASK = Statement(_rows.select(_table.c.task_id == bindparam("task_id_")).order_by(_table.c.id))
-_CREATING_BEFORE = Statement(
+_OF_TASK = _rows.select(_table.c.task_id == bindparam("task_id_")).order_by(_table.c.id)
+_CREATING_BEFORE = (
     _rows.select(_creating, _table.c.created_at < bindparam("before_"))
     .order_by(_table.c.created_at)
     .limit(bindparam("limit_"))
@@ -39,7 +39,7 @@ _REVOKE = (
     .values(state=AnchorState.REVOKING)
     .returning(_table.c.id, _table.c.task_id, _table.c.accessor)
 )
-_REVOKE_LISTED = Statement(_REVOKE.where(_table.c.id.in_(bindparam("ids_", expanding=True))))
+_REVOKE_LISTED = _REVOKE.where(_table.c.id.in_(bindparam("ids_", expanding=True)))
 _REVOKE_OF_TASKS = Statement(_REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True))))
 
 
@@ -59,13 +59,15 @@ def insert(conn: Connection, *records: AnchorRecord) -> None:
 def activate(conn: Connection, anchor_id: str, accessor: str, expires_at: datetime) -> bool:
     """Note what Vault made of the intent; False when the anchor is not CREATING any more."""
     values = {"id_": anchor_id, "accessor_": accessor, "expires_at_": expires_at}
-    return _ACTIVATE.run(conn, values) == 1
+    return conn.execute(_ACTIVATE, values).rowcount == 1
 
 
 def adopt(conn: Connection, made: Sequence[Anchor]) -> None:
     """Do as `activate` for anchors that this replica has made."""
-    for one in made:
-        activate(conn, one.id, one.accessor, one.expires_at)
+    if not made:
+        return
+    given = [{"id_": one.id, "accessor_": one.accessor, "expires_at_": one.expires_at} for one in made]
+    conn.execute(_ACTIVATE, given)
 
 
 def of_task(conn: Connection, task_id: str) -> list[AnchorRecord]:
@@ -80,7 +82,7 @@ def creating_before(conn: Connection, before: datetime, limit: int) -> list[Anch
 
 def revoke(conn: Connection, ids: Sequence[str]) -> list[Ending]:
     """Move those of these that are ACTIVE to REVOKING and return them."""
-    return [Ending(*row) for row in _REVOKE_LISTED.rows(conn, {"ids_": list(ids)})] if ids else []
+    return [Ending(*row) for row in conn.execute(_REVOKE_LISTED, {"ids_": list(ids)})] if ids else []
 
 
 def revoke_of_tasks(conn: Connection, task_ids: Sequence[str]) -> list[Ending]:

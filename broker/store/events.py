@@ -13,7 +13,6 @@ from broker.store.columns import constant
 from broker.store.insertion import Insertion
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
-from broker.store.statement import Statement
 
 _MOST_OF_TASK = 1000
 
@@ -34,7 +33,7 @@ _OF_TASK = (
     .limit(_MOST_OF_TASK)
     .subquery()
 )
-_LIFE = Statement(union_all(_OF_ISSUANCE, _OF_TASK.select()).order_by("id"))
+_LIFE = union_all(_OF_ISSUANCE, _OF_TASK.select()).order_by("id")
 # The first two conditions are those of the index that was made for it.
 _REFUSED: Select[Any] = (
     select(literal_column("1"))
@@ -48,7 +47,7 @@ _REFUSED: Select[Any] = (
     )
     .limit(bindparam("most_"))
 )
-_COUNT_REFUSED = Statement(select(func.count()).select_from(_REFUSED.subquery()))
+_COUNT_REFUSED = select(func.count()).select_from(_REFUSED.subquery())
 
 _LISTING = Listing(
     "events",
@@ -103,7 +102,7 @@ def count_refused(conn: Connection, agent: str, since: datetime, reasons: Collec
         most: Where counting stops.
     """
     values = {"agent_": agent, "since_": since, "reasons_": sorted(reasons), "most_": most}
-    return _COUNT_REFUSED.number(conn, values)
+    return int(conn.execute(_COUNT_REFUSED, values).scalar_one())
 
 
 def page(conn: Connection, page: Page) -> PageOf[AuditEvent]:

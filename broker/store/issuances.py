@@ -45,14 +45,11 @@ _revoking = _table.c.state == constant(IssuanceState.REVOKING)
 
 _INSERT = Insertion(_table, _rows.names)
 _INSERT_UNLESS_REUSED = Insertion(_table, _rows.names, unless_known=("agent", "request_id"))
-_STORED = Statement(select(_table.c.id).where(_listed))
-_get = _rows.select(_by_id)
-_GET = Statement(_get)
-_PIN = Statement(_get.with_for_update())
-_BY_REQUEST = Statement(
-    _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
-)
-_ACTIVATE = Statement(
+_STORED = select(_table.c.id).where(_listed)
+_GET = _rows.select(_by_id)
+_PIN = _GET.with_for_update()
+_BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
+_ACTIVATE = (
     update(_table)
     .where(_by_id, _minting)
     .values(
@@ -65,7 +62,7 @@ _ACTIVATE = Statement(
         renewable=bindparam("renewable_"),
     )
 )
-_RENEWED = Statement(
+_RENEWED = (
     update(_table).where(_by_id, _active).values(expires_at=bindparam("expires_at_"), renewed_at=bindparam("now_"))
 )
 _revoking_values = {
@@ -73,20 +70,20 @@ _revoking_values = {
     "revoke_requested_at": bindparam("now_"),
     "end_reason": bindparam("reason_"),
 }
-_REQUEST_REVOCATION = Statement(update(_table).where(_by_id, or_(_minting, _active)).values(_revoking_values))
+_REQUEST_REVOCATION = update(_table).where(_by_id, or_(_minting, _active)).values(_revoking_values)
 _revocable = or_(_minting, _active & (_table.c.revocability != Revocability.AT_EXPIRY))
 _REVOKE = update(_table).where(_revocable).values(_revoking_values).returning(*_ending)
 _REVOKE_OF_TASKS = Statement(_REVOKE.where(_table.c.task_id.in_(bindparam("task_ids_", expanding=True))))
-_REVOKE_OF_ANCHORS = Statement(_REVOKE.where(_table.c.anchor_id.in_(bindparam("anchor_ids_", expanding=True))))
-_REVOKE_LISTED = Statement(_REVOKE.where(_listed))
-_STILL_REVOKING = Statement(select(_table.c.id).where(_listed, _revoking))
-_RELEASE_REQUEST = Statement(update(_table).where(_by_id).values(request_id=None))
-_FAIL = Statement(
+_REVOKE_OF_ANCHORS = _REVOKE.where(_table.c.anchor_id.in_(bindparam("anchor_ids_", expanding=True)))
+_REVOKE_LISTED = _REVOKE.where(_listed)
+_STILL_REVOKING = select(_table.c.id).where(_listed, _revoking)
+_RELEASE_REQUEST = update(_table).where(_by_id).values(request_id=None)
+_FAIL = (
     update(_table)
     .where(_by_id, _minting)
     .values(state=IssuanceState.FAILED, end_reason=bindparam("reason_"), ended_at=bindparam("now_"))
 )
-_CONFIRM = Statement(
+_CONFIRM = (
     update(_table)
     .where(_listed, _revoking)
     .values(state=bindparam("state_"), ended_at=bindparam("now_"))
@@ -99,31 +96,29 @@ _CONFIRM_OF_ANCHORS = Statement(
     .values(state=IssuanceState.REVOKED, ended_at=bindparam("now_"))
     .returning(*_ending)
 )
-_EXPIRED = Statement(
+_EXPIRED = (
     select(_table.c.id, _table.c.accessor, _table.c.lease_id)
     .where(_active, _table.c.expires_at <= bindparam("now_"))
     .order_by(_table.c.expires_at)
     .limit(bindparam("limit_"))
 )
 # A renewal may have come between finding them and this.
-_EXPIRE = Statement(
+_EXPIRE = (
     update(_table)
     .where(_listed, _active, _table.c.expires_at <= bindparam("now_"))
     .values(state=IssuanceState.EXPIRED, ended_at=_table.c.expires_at)
     .returning(*_ending)
 )
-_MINTING_BEFORE = Statement(
+_MINTING_BEFORE = (
     _rows.select(_minting, _table.c.created_at < bindparam("before_"))
     .order_by(_table.c.created_at)
     .limit(bindparam("limit_"))
 )
-_COUNT_SINCE = Statement(
-    select(func.count()).where(
-        _table.c.agent == bindparam("agent_"),
-        _table.c.scope == bindparam("scope_"),
-        _table.c.created_at >= bindparam("since_"),
-        _table.c.state != IssuanceState.FAILED,
-    )
+_COUNT_SINCE = select(func.count()).where(
+    _table.c.agent == bindparam("agent_"),
+    _table.c.scope == bindparam("scope_"),
+    _table.c.created_at >= bindparam("since_"),
+    _table.c.state != IssuanceState.FAILED,
 )
 _ISSUED: Select[Any] = (
     select(literal_column("1"))
@@ -134,7 +129,7 @@ _ISSUED: Select[Any] = (
     )
     .limit(bindparam("most_"))
 )
-_COUNT_ISSUED = Statement(select(func.count()).select_from(_ISSUED.subquery()))
+_COUNT_ISSUED = select(func.count()).select_from(_ISSUED.subquery())
 _LOCK_LIMITS = text(f"SELECT pg_advisory_xact_lock({_LIMITS_LOCK})")
 
 _LISTING = Listing(
@@ -170,7 +165,7 @@ def insert_unless_reused(conn: Connection, issuances: Sequence[Issuance]) -> boo
 
 def stored(conn: Connection, ids: Sequence[str]) -> set[str]:
     """Return which of these issuances are stored."""
-    return set(_STORED.firsts(conn, {"ids_": list(ids)}))
+    return {str(found) for found in conn.execute(_STORED, {"ids_": list(ids)}).scalars()}
 
 
 def get(conn: Connection, issuance_id: str) -> Issuance | None:
@@ -209,23 +204,23 @@ def activate(
         "accessor_": accessor,
         "renewable_": renewable,
     }
-    return _ACTIVATE.run(conn, values) == 1
+    return conn.execute(_ACTIVATE, values).rowcount == 1
 
 
 def renewed(conn: Connection, issuance_id: str, expires_at: datetime, now: datetime) -> bool:
     """Note a renewal; False when the issuance is not ACTIVE."""
-    return _RENEWED.run(conn, {"id_": issuance_id, "expires_at_": expires_at, "now_": now}) == 1
+    return conn.execute(_RENEWED, {"id_": issuance_id, "expires_at_": expires_at, "now_": now}).rowcount == 1
 
 
 def request_revocation(conn: Connection, issuance_id: str, reason: str, now: datetime) -> bool:
     """Move one that is MINTING or ACTIVE to REVOKING; False when it is neither."""
-    return _REQUEST_REVOCATION.run(conn, {"id_": issuance_id, "reason_": reason, "now_": now}) == 1
+    return conn.execute(_REQUEST_REVOCATION, {"id_": issuance_id, "reason_": reason, "now_": now}).rowcount == 1
 
 
 def revoke(conn: Connection, ids: Sequence[str], reason: str, now: datetime) -> list[Ending]:
     """Move those of these that are MINTING or ACTIVE to REVOKING and return them, except what can only expire."""
     values = {"ids_": list(ids), "reason_": reason, "now_": now}
-    return [Ending(*row) for row in _REVOKE_LISTED.rows(conn, values)] if ids else []
+    return [Ending(*row) for row in conn.execute(_REVOKE_LISTED, values)] if ids else []
 
 
 def revoke_of_tasks(conn: Connection, task_ids: Sequence[str], reason: str, now: datetime) -> list[Ending]:
@@ -237,17 +232,17 @@ def revoke_of_tasks(conn: Connection, task_ids: Sequence[str], reason: str, now:
 def revoke_of_anchors(conn: Connection, anchor_ids: Sequence[str], reason: str, now: datetime) -> list[Ending]:
     """Do as `revoke` with what hangs from these anchors."""
     values = {"anchor_ids_": list(anchor_ids), "reason_": reason, "now_": now}
-    return [Ending(*row) for row in _REVOKE_OF_ANCHORS.rows(conn, values)] if anchor_ids else []
+    return [Ending(*row) for row in conn.execute(_REVOKE_OF_ANCHORS, values)] if anchor_ids else []
 
 
 def release_request(conn: Connection, issuance_id: str) -> None:
     """Let the request be made again under its id: nothing was handed out for it."""
-    _RELEASE_REQUEST.run(conn, {"id_": issuance_id})
+    conn.execute(_RELEASE_REQUEST, {"id_": issuance_id})
 
 
 def fail(conn: Connection, issuance_id: str, reason: str, now: datetime) -> bool:
     """Note that nothing was minted; False when the issuance is not MINTING any more."""
-    return _FAIL.run(conn, {"id_": issuance_id, "reason_": reason, "now_": now}) == 1
+    return conn.execute(_FAIL, {"id_": issuance_id, "reason_": reason, "now_": now}).rowcount == 1
 
 
 def revocable(conn: Connection, wanted: Selection, limit: int) -> list[Issuance]:
@@ -263,15 +258,15 @@ def revocable(conn: Connection, wanted: Selection, limit: int) -> list[Issuance]
 
 
 @cache
-def _selecting(names: tuple[str, ...]) -> Statement:
+def _selecting(names: tuple[str, ...]) -> Select[Any]:
     # States are listed as the partial indices list them, so that these are used.
     conditions = [_table.c[name] == bindparam(f"{name}_") for name in names]
-    return Statement(_rows.select(_live, _revocable, *conditions).limit(bindparam("limit_")))
+    return _rows.select(_live, _revocable, *conditions).limit(bindparam("limit_"))
 
 
 def revoking(conn: Connection, ids: Sequence[str]) -> list[str]:
     """Return which of these issuances Vault has not confirmed to be gone."""
-    return _STILL_REVOKING.firsts(conn, {"ids_": list(ids)})
+    return [str(found) for found in conn.execute(_STILL_REVOKING, {"ids_": list(ids)}).scalars()]
 
 
 def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: bool = False) -> list[Ending]:
@@ -285,7 +280,7 @@ def confirm(conn: Connection, ids: Sequence[str], now: datetime, *, expired: boo
     """
     state = IssuanceState.EXPIRED if expired else IssuanceState.REVOKED
     values = {"ids_": list(ids), "state_": state, "now_": now}
-    return [Ending(*row) for row in _CONFIRM.rows(conn, values)] if ids else []
+    return [Ending(*row) for row in conn.execute(_CONFIRM, values)] if ids else []
 
 
 def confirm_of_anchors(conn: Connection, anchor_ids: Sequence[str], now: datetime) -> list[Ending]:
@@ -304,12 +299,12 @@ class Expired(NamedTuple):
 
 def expired(conn: Connection, now: datetime, limit: int) -> list[Expired]:
     """Return what is ACTIVE past its expiry, the longest expired first."""
-    return [Expired(*row) for row in _EXPIRED.rows(conn, {"now_": now, "limit_": limit})]
+    return [Expired(*row) for row in conn.execute(_EXPIRED, {"now_": now, "limit_": limit})]
 
 
 def expire(conn: Connection, ids: Sequence[str], now: datetime) -> list[Ending]:
     """Note that the time of what is ACTIVE ran out, and return it; whatever was renewed meanwhile stays."""
-    return [Ending(*row) for row in _EXPIRE.rows(conn, {"ids_": list(ids), "now_": now})] if ids else []
+    return [Ending(*row) for row in conn.execute(_EXPIRE, {"ids_": list(ids), "now_": now})] if ids else []
 
 
 def minting_before(conn: Connection, before: datetime, limit: int) -> list[Issuance]:
@@ -332,17 +327,17 @@ def count_live(
     """Count what is alive and has all that is given."""
     given = {"task_id": task_id, "agent": agent, "scope": scope}
     names = tuple(name for name, value in given.items() if value is not None)
-    return _counting_live(names).number(conn, {f"{name}_": given[name] for name in names})
+    return int(conn.execute(_counting_live(names), {f"{name}_": given[name] for name in names}).scalar_one())
 
 
 @cache
-def _counting_live(names: tuple[str, ...]) -> Statement:
-    return Statement(select(func.count()).where(_live, *(_table.c[name] == bindparam(f"{name}_") for name in names)))
+def _counting_live(names: tuple[str, ...]) -> Select[int]:
+    return select(func.count()).where(_live, *(_table.c[name] == bindparam(f"{name}_") for name in names))
 
 
 def count_since(conn: Connection, *, agent: str, scope: str, since: datetime) -> int:
     """Count what an agent was issued under a scope since a moment; failed attempts do not count."""
-    return _COUNT_SINCE.number(conn, {"agent_": agent, "scope_": scope, "since_": since})
+    return int(conn.execute(_COUNT_SINCE, {"agent_": agent, "scope_": scope, "since_": since}).scalar_one())
 
 
 def count_issued(conn: Connection, agent: str, since: datetime, most: int) -> int:
@@ -354,7 +349,7 @@ def count_issued(conn: Connection, agent: str, since: datetime, most: int) -> in
         since: After which moment an issuance counts.
         most: Where counting stops.
     """
-    return _COUNT_ISSUED.number(conn, {"agent_": agent, "since_": since, "most_": most})
+    return int(conn.execute(_COUNT_ISSUED, {"agent_": agent, "since_": since, "most_": most}).scalar_one())
 
 
 def page(conn: Connection, page: Page) -> PageOf[Issuance]:

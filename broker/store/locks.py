@@ -8,7 +8,6 @@ from broker.model import Lock, LockKind, Page
 from broker.store import schema
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
-from broker.store.statement import Statement
 
 _table = schema.locks
 _rows = Rows(_table, Lock)
@@ -18,14 +17,14 @@ def _in_force(now: object) -> tuple[ColumnElement[bool], ...]:
     return _table.c.lifted_at.is_(None), or_(_table.c.expires_at.is_(None), _table.c.expires_at > now)
 
 
-_IN_FORCE = Statement(_rows.select(*_in_force(bindparam("now_"))).order_by(_table.c.id))
-_LIFT = Statement(
+_IN_FORCE = _rows.select(*_in_force(bindparam("now_"))).order_by(_table.c.id)
+_LIFT = (
     update(_table)
     .where(_table.c.id == bindparam("id_"), *_in_force(bindparam("now_")))
     .values(lifted_at=bindparam("now_"), lifted_by=bindparam("by_"))
     .returning(*_rows.columns)
 )
-_LATEST_BY = Statement(
+_LATEST_BY = (
     _rows.select(
         _table.c.created_at > bindparam("since_"),
         _table.c.kind == LockKind.AGENT,

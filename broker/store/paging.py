@@ -109,7 +109,7 @@ class Listing(Generic[R]):
         search, end = self._choose(conn, ways, where, after)
         until = None if end is None else ~self._comes_after(end)
         wanted = self._rows.select(*where, *search.sought(after, until), *search.checks())
-        found = self._rows.records(conn.execute(wanted.order_by(*self._sorting).limit(page.size + 1)))
+        found = self._rows.all(conn, wanted.order_by(*self._sorting).limit(page.size + 1), {})
         items = found[: page.size]
         if len(found) > page.size:
             end = tuple(getattr(items[-1], column.name) for column in self._order)

@@ -5,13 +5,9 @@ from sqlalchemy import Connection, select, text, update
 from broker.store.schema import policy_revision
 from broker.store.statement import Statement
 
-_revision = select(policy_revision.c.revision)
-
-_READ = Statement(_revision)
-_PIN = Statement(_revision.with_for_update(read=True))
-_RAISE = Statement(
-    update(policy_revision).values(revision=policy_revision.c.revision + 1).returning(policy_revision.c.revision)
-)
+_READ = select(policy_revision.c.revision)
+_PIN = Statement(_READ.with_for_update(read=True))
+_RAISE = update(policy_revision).values(revision=policy_revision.c.revision + 1).returning(policy_revision.c.revision)
 # Table locks are granted in turn; without this one, replicas that keep pinning
 # the row could keep a change of the rules waiting.
 _STAND_IN_LINE = text("LOCK TABLE policy_revision IN EXCLUSIVE MODE")
@@ -19,12 +15,13 @@ _STAND_IN_LINE = text("LOCK TABLE policy_revision IN EXCLUSIVE MODE")
 
 def revision(conn: Connection) -> int:
     """Return the revision in force."""
-    return _READ.number(conn)
+    return int(conn.execute(_READ).scalar_one())
 
 
 def pin_revision(conn: Connection) -> int:
     """Return the revision in force; it cannot change before this transaction ends."""
-    return _PIN.number(conn)
+    ((pinned,),) = _PIN.rows(conn, {})
+    return int(pinned)
 
 
 def hold(conn: Connection) -> None:
@@ -39,4 +36,4 @@ def hold(conn: Connection) -> None:
 def raise_revision(conn: Connection) -> int:
     """Make what was decided before unfit to be recorded, and return the new revision."""
     hold(conn)
-    return _RAISE.number(conn)
+    return int(conn.execute(_RAISE).scalar_one())

@@ -7,7 +7,6 @@ from sqlalchemy import Connection, bindparam, delete, update
 from broker.model import ReplicaRecord
 from broker.store import schema
 from broker.store.rows import InsertUnlessKnown, Rows
-from broker.store.statement import Statement
 
 _table = schema.replicas
 _rows = Rows(_table, ReplicaRecord)
@@ -17,7 +16,7 @@ _ADD = InsertUnlessKnown(_table, "name")
 _TOUCH = update(_table).where(_by_name).values(seen_at=bindparam("seen_at_"))
 _REMOVE = delete(_table).where(_by_name)
 _PURGE = delete(_table).where(_table.c.seen_at < bindparam("before_"))
-_ALL = Statement(_rows.select().order_by(_table.c.started_at, _table.c.name))
+_ALL = _rows.select().order_by(_table.c.started_at, _table.c.name)
 
 
 def touch(conn: Connection, replica: ReplicaRecord) -> None:

@@ -24,8 +24,8 @@ _claimed = (_table.c.id == bindparam("id_"), _table.c.epoch == bindparam("epoch_
 _due = or_(_table.c.next_attempt_at <= bindparam("now_"), _table.c.next_attempt_at > bindparam("horizon_"))
 
 _INSERT_UNLESS_KNOWN = Insertion(_table, _rows.names, unless_known=("accessor",))
-_OF_TASK = Statement(_rows.select(_table.c.task_id == bindparam("task_id_")).order_by(_table.c.id))
-_RETRY = Statement(
+_OF_TASK = _rows.select(_table.c.task_id == bindparam("task_id_")).order_by(_table.c.id)
+_RETRY = (
     update(_table)
     .where(*_claimed)
     .values(
@@ -43,7 +43,7 @@ _CONFIRM = Statement(
     .values(confirmed_at=bindparam("now_"))
     .returning(_table.c.id)
 )
-_RELEASE = Statement(update(_table).where(*_claimed).values(next_attempt_at=bindparam("now_")))
+_RELEASE = update(_table).where(*_claimed).values(next_attempt_at=bindparam("now_"))
 
 
 def _claiming(*which: ColumnElement[bool]) -> ReturningUpdate[Any]:
@@ -65,10 +65,10 @@ def _claiming(*which: ColumnElement[bool]) -> ReturningUpdate[Any]:
 
 
 _of_task = _table.c.task_id == bindparam("task_id_")
-_CLAIM_ANCHORS = Statement(_claiming(_due, _of_anchor))
-_CLAIM = Statement(_claiming(_due))
-_CLAIM_OF_TASK = Statement(_claiming(_due, _of_task))
-_CLAIM_UNTRIED = Statement(_claiming(_of_task, _table.c.attempts == 0, _table.c.claimed_by == bindparam("by_")))
+_CLAIM_ANCHORS = _claiming(_due, _of_anchor)
+_CLAIM = _claiming(_due)
+_CLAIM_OF_TASK = _claiming(_due, _of_task)
+_CLAIM_UNTRIED = _claiming(_of_task, _table.c.attempts == 0, _table.c.claimed_by == bindparam("by_"))
 
 
 def insert_all(conn: Connection, revocations: Sequence[Revocation]) -> None:
@@ -122,7 +122,7 @@ def retry(conn: Connection, claimed: Revocation, *, error: str, next_attempt_at:
         "error_": clean(error),
         "next_attempt_at_": next_attempt_at,
     }
-    return _RETRY.run(conn, values) == 1
+    return conn.execute(_RETRY, values).rowcount == 1
 
 
 def confirm(conn: Connection, claimed: Sequence[Revocation], now: datetime) -> set[str]:
@@ -139,5 +139,5 @@ def confirm(conn: Connection, claimed: Sequence[Revocation], now: datetime) -> s
 
 def release(conn: Connection, claimed: Sequence[Revocation], now: datetime) -> None:
     """Let others take what was claimed at once."""
-    for entry in claimed:
-        _RELEASE.run(conn, {"id_": entry.id, "epoch_": entry.epoch, "now_": now})
+    if claimed:
+        conn.execute(_RELEASE, [{"id_": entry.id, "epoch_": entry.epoch, "now_": now} for entry in claimed])

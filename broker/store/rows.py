@@ -5,10 +5,8 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Insert, Select, Table, insert, select
+from sqlalchemy import ColumnElement, Connection, Executable, Insert, Select, Table, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
-
-from broker.store.statement import Statement
 
 
 class Record(Protocol):
@@ -47,14 +45,14 @@ class Rows(Generic[R]):
         """Return a record's values in the order of the columns."""
         return self._read(record)
 
-    def one(self, conn: Connection, statement: Statement, values: Mapping[str, object]) -> R | None:
+    def one(self, conn: Connection, statement: Executable, values: Mapping[str, object]) -> R | None:
         """Return the first record of a statement."""
-        rows = statement.rows(conn, values)
-        return self._record(*rows[0]) if rows else None
+        row = conn.execute(statement, values).first()
+        return None if row is None else self._record(*row)
 
-    def all(self, conn: Connection, statement: Statement, values: Mapping[str, object]) -> list[R]:
+    def all(self, conn: Connection, statement: Executable, values: Mapping[str, object]) -> list[R]:
         """Return all records of a statement."""
-        return self.records(statement.rows(conn, values))
+        return self.records(conn.execute(statement, values))
 
     def records(self, rows: Iterable[Iterable[Any]]) -> list[R]:
         """Return rows as records."""

@@ -6,15 +6,14 @@ from broker.model import Page, ScopeRecord
 from broker.store import schema
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
-from broker.store.statement import Statement
 
 _table = schema.scopes
 _rows = Rows(_table, ScopeRecord)
 _named = _table.c.name == bindparam("name_")
 
-_CURRENT = Statement(_rows.select(_table.c.current).order_by(_table.c.name))
-_GET_CURRENT = Statement(_rows.select(_named, _table.c.current))
-_GET_VERSION = Statement(_rows.select(_named, _table.c.version == bindparam("version_")))
+_CURRENT = _rows.select(_table.c.current).order_by(_table.c.name)
+_GET_CURRENT = _rows.select(_named, _table.c.current)
+_GET_VERSION = _rows.select(_named, _table.c.version == bindparam("version_"))
 _NEWEST = select(func.coalesce(func.max(_table.c.version), 0)).where(_named)
 _RETIRE = update(_table).where(_named, _table.c.current).values(current=False)
 _LISTING = Listing("scopes", _rows, _table.c.name, ascending=True)

@@ -8,7 +8,6 @@ to the driver and back, are kept by dialect. Errors are SQLAlchemy's own.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Dialect
@@ -174,11 +173,6 @@ class Statement:
         """Execute it and return the first value of each row; raises as `rows`."""
         return [row[0] for row in self.rows(conn, values)]
 
-    def number(self, conn: Connection, values: Mapping[str, Any] = MappingProxyType({})) -> int:
-        """Execute what gives exactly one row and return the number that it begins with; raises as `rows`."""
-        (found,) = self.firsts(conn, values)
-        return int(found)
-
     def run(self, conn: Connection, values: Mapping[str, Any]) -> int:
         """Execute it and return how many rows it changed; raises as `rows`."""
         compiled, given = self._for(conn.dialect, values)
@@ -207,12 +201,6 @@ def _padded(values: list[Any]) -> list[Any]:
 def _compile(statement: ClauseElement, dialect: Dialect, values: Mapping[str, Any]) -> _Compiled:
     compiled: Any = statement.compile(dialect=dialect)
     expanded = compiled.construct_expanded_state(values)
-    # By name: where one is used as of two types, that which must be processed counts.
-    processors = {
-        name: process
-        for bind, name in compiled.bind_names.items()
-        if (process := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
-    }
     of_lists = {
         name: (parameter, place)
         for parameter, names in expanded.parameter_expansion.items()
@@ -226,7 +214,7 @@ def _compile(statement: ClauseElement, dialect: Dialect, values: Mapping[str, An
             width = len(first) if isinstance(first, tuple) else None
             item, part = (number, None) if width is None else divmod(number, width)
             return _Place(parameter, item, part, expanded.processors.get(name))
-        process = processors.get(name)
+        process = compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
         if name in values:
             return _Place(name, process=process)
         own = expanded.parameters[name]

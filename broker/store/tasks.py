@@ -45,22 +45,16 @@ _active = _table.c.state == constant(TaskState.ACTIVE)
 
 _INSERT = Insertion(_table, (*_rows.names, "due_at"))
 _INSERT_UNLESS_KNOWN = Insertion(_table, (*_rows.names, "due_at"), unless_known=("agent", "request_id"))
-_stored = select(_table.c.id).where(_listed)
-_STORED = Statement(_stored)
-_PIN_ACTIVE = Statement(_stored.where(_active).with_for_update(read=True))
-_GET = Statement(_rows.select(_by_id))
-_BY_REQUEST = Statement(
-    _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
-)
-_DUE = Statement(
-    _rows.select(_active, _table.c.due_at <= bindparam("now_")).order_by(_table.c.due_at).limit(bindparam("limit_"))
-)
-_active_after = (
+_STORED = select(_table.c.id).where(_listed)
+_PIN_ACTIVE = Statement(_STORED.where(_active).with_for_update(read=True))
+_GET = _rows.select(_by_id)
+_BY_REQUEST = _rows.select(_table.c.agent == bindparam("agent_"), _table.c.request_id == bindparam("request_id_"))
+_DUE = _rows.select(_active, _table.c.due_at <= bindparam("now_")).order_by(_table.c.due_at).limit(bindparam("limit_"))
+_ACTIVE_AFTER = (
     _rows.select(_active, _table.c.id > bindparam("after_")).order_by(_table.c.id).limit(bindparam("limit_"))
 )
-_ACTIVE_AFTER = Statement(_active_after)
-_ACTIVE_OF_AGENT_AFTER = Statement(_active_after.where(_table.c.agent == bindparam("agent_")))
-_PIN_ANCHORED = Statement(
+_ACTIVE_OF_AGENT_AFTER = _ACTIVE_AFTER.where(_table.c.agent == bindparam("agent_"))
+_PIN_ANCHORED = (
     select(schema.anchors.c.id, schema.anchors.c.state, _table.c.id, _table.c.state)
     .where(schema.anchors.c.id.in_(bindparam("anchor_ids_", expanding=True)), schema.anchors.c.task_id == _table.c.id)
     .with_for_update(read=True)
@@ -78,15 +72,14 @@ _PIN_STANDING = {
     "postgresql": Statement(select(literal_column("1")).where(*_anchored).with_for_update(read=True)),
 }
 
-_end = (
+_END = (
     update(_table)
     .where(_listed, _active)
     .values(state=bindparam("state_"), ended_at=bindparam("now_"))
     .returning(*_rows.columns)
 )
 # SQLite finds the rows by the first condition alone.
-_END = Statement(_end)
-_END_OWN = Statement(_end.where(tuple_(_table.c.id, _table.c.agent).in_(bindparam("owned_", expanding=True))))
+_END_OWN = Statement(_END.where(tuple_(_table.c.id, _table.c.agent).in_(bindparam("owned_", expanding=True))))
 
 _next_beat = (
     type_coerce(bindparam("now_", type_=UtcTime), BigInteger)
@@ -94,7 +87,7 @@ _next_beat = (
 )
 _deadline = type_coerce(_table.c.deadline, BigInteger)
 _needs_beats = _table.c.heartbeat_interval.is_not(None)
-_HEARTBEAT = Statement(
+_HEARTBEAT = (
     update(_table)
     .where(_by_id, _active)
     .values(
@@ -104,7 +97,7 @@ _HEARTBEAT = Statement(
     .returning(*_rows.columns)
 )
 
-_LOCK_ENDED = Statement(
+_LOCK_ENDED = (
     select(_table.c.id)
     .where(_listed, _table.c.ended_at.is_not(None), _table.c.revocation_confirmed_at.is_(None))
     .order_by(_table.c.id)
@@ -154,7 +147,7 @@ def insert_unless_known(conn: Connection, tasks: Sequence[Task]) -> set[str]:
     ids = [task.id for task in tasks]
     if not tasks or _INSERT_UNLESS_KNOWN(conn, [_row(task) for task in tasks]) == len(tasks):
         return set(ids)
-    return set(_STORED.firsts(conn, {"ids_": ids}))
+    return set(conn.execute(_STORED, {"ids_": ids}).scalars())
 
 
 def _row(task: Task) -> tuple[object, ...]:
@@ -182,7 +175,7 @@ class Pinned(NamedTuple):
 
 def pin_anchored(conn: Connection, anchor_ids: Sequence[str]) -> dict[str, Pinned]:
     """Return the states of anchors and of their tasks, by anchor; none can change before this transaction ends."""
-    rows = _PIN_ANCHORED.rows(conn, {"anchor_ids_": list(anchor_ids)})
+    rows = conn.execute(_PIN_ANCHORED, {"anchor_ids_": list(anchor_ids)})
     return {anchor_id: Pinned(anchor, task_id, task) for anchor_id, anchor, task_id, task in rows}
 
 
@@ -221,7 +214,7 @@ def end_own(conn: Connection, owned: Sequence[tuple[str, str]], state: TaskState
     """End those of these tasks, each named with an agent, that are this agent's and active, and return them."""
     ids = [task_id for task_id, _ in owned]
     values = {"ids_": ids, "owned_": list(owned), "state_": state, "now_": now}
-    return _rows.all(conn, _END_OWN, values) if owned else []
+    return _rows.records(_END_OWN.rows(conn, values)) if owned else []
 
 
 def due(conn: Connection, now: datetime, limit: int) -> list[Task]:
@@ -250,7 +243,7 @@ def confirm_revoked(conn: Connection, ids: Sequence[str], now: datetime) -> list
         # First the row, then the look: of two transactions that each confirm one
         # of the last two revocations, the later sees what the earlier did. On
         # SQLite they exclude one another anyway.
-        _LOCK_ENDED.rows(conn, {"ids_": list(ids)})
+        conn.execute(_LOCK_ENDED, {"ids_": list(ids)})
     return _CONFIRM.firsts(conn, {"ids_": list(ids), "now_": now})
 
 

@@ -8,13 +8,12 @@ from broker.model import Page, Revocation
 from broker.store import schema
 from broker.store.paging import Listing, PageOf
 from broker.store.rows import Rows
-from broker.store.statement import Statement
 
 _table = schema.revocations
 _rows = Rows(_table, Revocation)
 _unconfirmed = _table.c.confirmed_at.is_(None)
 
-_OVERDUE = Statement(
+_OVERDUE = (
     _rows.select(_unconfirmed, _table.c.requested_at < bindparam("before_"))
     .order_by(_table.c.requested_at, _table.c.id)
     .limit(bindparam("limit_"))

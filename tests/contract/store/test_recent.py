@@ -5,13 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from broker.model import AnchorRecord, IssuanceState, LockKind, Outcome
 from broker.store import Store, events, issuances, locks
 from tests.contract.store.conftest import Issue
 from tests.fixtures.records import AGENT, NOW, a_lock, an_event, an_issuance
-from tests.fixtures.store import counting
 
 OTHER = "spiffe://example.org/other"
 REASONS = frozenset({"SCOPE_DENIED", "TTL_EXCEEDED"})
@@ -96,9 +95,15 @@ async def test_the_newest_lock_of_an_agent_by_a_creator_is_found_also_when_it_ha
 
 
 def _plan(conn: Connection, work: Callable[[Connection], object]) -> str:
-    with counting() as seen:
-        work(conn)
-    [(statement, values)] = seen.sent
+    sent: list[tuple[str, Any]] = []
+
+    def note(_conn: object, _cursor: object, statement: str, values: Any, _context: object, _many: object) -> None:
+        sent.append((statement, values))
+
+    event.listen(conn, "before_cursor_execute", note)
+    work(conn)
+    event.remove(conn, "before_cursor_execute", note)
+    [(statement, values)] = sent
     explain = "EXPLAIN QUERY PLAN" if conn.dialect.name == "sqlite" else "EXPLAIN"
     if conn.dialect.name == "postgresql":
         # The tables of a test are so small that reading them whole would be cheaper.

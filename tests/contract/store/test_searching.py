@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from broker.errors import PageTokenInvalid
 from broker.model import AuditEvent, Issuance, Page
@@ -15,7 +16,6 @@ from broker.secret import Secret
 from broker.store import Store, events, issuances, paging
 from broker.store.paging import PageOf
 from tests.bench.volume_fill import History, agent_name, fill, scope_name
-from tests.fixtures.store import counting
 
 Listed = Issuance | AuditEvent
 Statement = tuple[str, Any]
@@ -121,6 +121,18 @@ async def test_a_made_up_token_leads_nowhere_outside_of_the_filter(
         await store.read(lambda conn: issuances.page(conn, Page(filter=question, token=token)))
 
 
+@contextmanager
+def noting(conn: Connection) -> Iterator[list[Statement]]:
+    sent: list[Statement] = []
+
+    def note(_conn: object, _cursor: object, statement: str, values: Any, _context: object, _many: object) -> None:
+        sent.append((statement, values))
+
+    event.listen(conn, "before_cursor_execute", note)
+    yield sent
+    event.remove(conn, "before_cursor_execute", note)
+
+
 def plan(conn: Connection, statement: Statement) -> str:
     if conn.dialect.name == "sqlite":
         return str(conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement[0]}", statement[1]).all())
@@ -141,9 +153,9 @@ async def test_every_filter_follows_an_index_in_the_order_of_the_list(
     def look(conn: Connection) -> None:
         for question, _ in combinations(name, one):
             first = LISTS[name](conn, Page(size=7, filter=question))
-            with counting() as seen:
+            with noting(conn) as sent:
                 LISTS[name](conn, Page(size=7, filter=question, token=first.next_token))
-            for statement in seen.sent:
+            for statement in sent:
                 said = plan(conn, statement)
                 assert "LIMIT" in statement[0]
                 assert "_created_at_id" in said or "_time_id" in said, (question, said)

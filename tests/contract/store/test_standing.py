@@ -1,8 +1,9 @@
 """How much of everything there is, counted on every database by the indices made for it."""
 
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from broker.ids import new_id
 from broker.model import AnchorRecord, IssuanceState, Standing, Task, TaskState
@@ -10,7 +11,6 @@ from broker.store import Store, locks, revocations, tasks
 from broker.store.standing import standing
 from tests.contract.store.conftest import Issue
 from tests.fixtures.records import HOUR, NOW, a_lock, a_revocation, a_task
-from tests.fixtures.store import counting
 
 SECOND = timedelta(seconds=1)
 EMPTY = Standing(
@@ -97,12 +97,18 @@ async def test_the_cost_does_not_grow_with_the_history(store: Store, task: Task)
 
 def _plans(conn: Connection) -> list[str]:
     """Return how the database goes about each statement."""
-    with counting() as seen:
-        standing(conn, NOW)
+    sent: list[tuple[str, Any]] = []
+
+    def note(_conn: object, _cursor: object, statement: str, values: Any, _context: object, _many: object) -> None:
+        sent.append((statement, values))
+
+    event.listen(conn, "before_cursor_execute", note)
+    standing(conn, NOW)
+    event.remove(conn, "before_cursor_execute", note)
     explain = "EXPLAIN QUERY PLAN" if conn.dialect.name == "sqlite" else "EXPLAIN"
     if conn.dialect.name == "postgresql":
         # What it finds out about the tables by itself, and when, decides otherwise.
         conn.execute(text("ANALYZE"))
         # The tables of a test are so small that reading them whole would be cheaper.
         conn.execute(text("SET LOCAL enable_seqscan = off"))
-    return [str(conn.exec_driver_sql(f"{explain} {statement}", values).all()) for statement, values in seen.sent]
+    return [str(conn.exec_driver_sql(f"{explain} {statement}", values).all()) for statement, values in sent]

@@ -1,11 +1,12 @@
 """What Vault has yet to confirm: listed and looked for by the index that holds nothing else."""
 
-from sqlalchemy import Connection, text
+from typing import Any
+
+from sqlalchemy import Connection, event, text
 
 from broker.model import Page, Task
 from broker.store import Store, revocations, unconfirmed
 from tests.fixtures.records import HOUR, NOW, a_revocation
-from tests.fixtures.store import counting
 
 INDEX = "ix_revocations_backlog"
 
@@ -37,13 +38,19 @@ async def test_the_history_costs_nothing(store: Store, task: Task) -> None:
     await store.write(fill)
 
     def plans(conn: Connection) -> list[str]:
-        with counting() as seen:
-            unconfirmed.page(conn, Page())
-            unconfirmed.overdue(conn, NOW, 10)
+        seen: list[tuple[str, Any]] = []
+
+        def note(conn: Connection, cursor: object, statement: str, parameters: Any, *rest: object) -> None:
+            seen.append((statement, parameters))
+
+        event.listen(conn, "before_cursor_execute", note)
+        unconfirmed.page(conn, Page())
+        unconfirmed.overdue(conn, NOW, 10)
+        event.remove(conn, "before_cursor_execute", note)
         sqlite = conn.dialect.name == "sqlite"
         if not sqlite:
             conn.execute(text("SET LOCAL enable_seqscan = off"))
         explain = "EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN "
-        return [str(conn.exec_driver_sql(explain + statement, values).all()) for statement, values in seen.sent]
+        return [str(conn.exec_driver_sql(explain + statement, values).all()) for statement, values in seen]
 
     assert [INDEX in plan for plan in await store.read(plans)] == [True, True]
