@@ -183,9 +183,10 @@ class Anchors:
                 ),
             )
         except (MintFailed, VaultAway):
+            at = self._clock.now()
             await step(
                 Step.ANCHOR_DROP,
-                self._store.write(lambda conn: anchors.note_gone(conn, [record.id])),
+                self._store.write(lambda conn: revoke.never_made(conn, record.id, task.id, at)),
             )
             raise
 

@@ -19,7 +19,6 @@ from broker import revoke
 from broker.audit import broker_event
 from broker.audit.catalogue import (
     CREDENTIAL_REVOCATION_REQUESTED,
-    TASK_REVOCATION_CONFIRMED,
     UNRECORDED_IN_VAULT,
 )
 from broker.clock import Clock
@@ -29,7 +28,7 @@ from broker.mint.retract import retract
 from broker.mint.vault import VaultClient
 from broker.model import AnchorRecord
 from broker.outbox import Revoker
-from broker.store import Store, anchors, events, tasks
+from broker.store import Store, anchors, events
 from broker.store.books import Difference, compare
 from broker.store.issuances import Ending
 from broker.sweep import ABANDONED
@@ -217,9 +216,4 @@ def _adopting(intent: AnchorRecord, token: FoundToken, now: datetime) -> Callabl
 
 
 def _giving_up(intent: AnchorRecord, now: datetime) -> Callable[[Connection], None]:
-    def give_up(conn: Connection) -> None:
-        anchors.note_gone(conn, [intent.id])
-        if tasks.confirm_revoked(conn, [intent.task_id], now):
-            events.append(conn, [broker_event(TASK_REVOCATION_CONFIRMED, now, task_id=intent.task_id)])
-
-    return give_up
+    return lambda conn: revoke.never_made(conn, intent.id, intent.task_id, now)

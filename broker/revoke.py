@@ -161,6 +161,13 @@ def confirm(conn: Connection, gone: Sequence[tuple[Revocation, datetime]]) -> li
     ]
 
 
+def never_made(conn: Connection, anchor_id: str, task_id: str, now: datetime) -> None:
+    """Record that Vault has made nothing of the intent of an anchor, for which the end of its task may have waited."""
+    anchors.note_gone(conn, [anchor_id])
+    if tasks.confirm_revoked(conn, [task_id], now):
+        events.append(conn, [broker_event(TASK_REVOCATION_CONFIRMED, now, task_id=task_id)])
+
+
 def _queue(
     conn: Connection,
     ended: Iterable[anchors.Ending],

@@ -23,6 +23,7 @@ Fault = Literal[
     "hang_after",
     "html",
     "refuse_before",
+    "refuse_late",
     "too_many",
     "too_many_later",
     "standby",
@@ -33,6 +34,7 @@ Fault = Literal[
 # What Vault says before it has done anything: status, words, further headers.
 _REFUSALS: dict[Fault, tuple[int, str, dict[str, str]]] = {
     "refuse_before": (503, "Vault is sealed", {}),
+    "refuse_late": (503, "Vault is sealed", {}),
     "too_many": (429, 'request path "auth/token": rate limit quota exceeded', {}),
     "too_many_later": (429, 'request path "auth/token": rate limit quota exceeded', {"Retry-After": "7"}),
     "standby": (503, "Vault is in standby mode", {}),
@@ -117,7 +119,7 @@ class VaultProxy:
             self.traceparents.append((request.path, request.headers["traceparent"]))
         rule = self._rule(request.path)
         if rule is not None and (rule.fault in _REFUSALS or rule.fault == "redirect"):
-            return self._refuse(rule, request)
+            return await self._refuse(rule, request)
         headers = {name: value for name, value in request.headers.items() if name.startswith("X-Vault")}
         async with self._session.request(
             request.method, self._openbao.address + request.path_qs, data=await request.read(), headers=headers
@@ -143,8 +145,10 @@ class VaultProxy:
     async def _tell_time(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Date"] = format_datetime(self._now(), usegmt=True)
 
-    def _refuse(self, rule: Rule, request: web.Request) -> web.Response:
+    async def _refuse(self, rule: Rule, request: web.Request) -> web.Response:
         rule.seen.set()
+        if rule.fault == "refuse_late":
+            await rule.release.wait()
         if rule.fault == "redirect":
             return web.Response(status=307, headers={"Location": self._elsewhere + request.path_qs})
         status, words, headers = _REFUSALS[rule.fault]

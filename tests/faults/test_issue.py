@@ -203,6 +203,21 @@ async def test_a_task_that_ends_meanwhile_gets_nothing(world: World, step: str) 
     await _all_settled(world, agent, task)
 
 
+async def test_the_end_of_a_task_is_confirmed_though_its_anchor_is_refused_only_then(world: World) -> None:
+    agent, task = await _begin(world, "reports-secret", ANCHOR, {})
+    rule = world.proxy.fail(ANCHOR, "refuse_late")
+    asking = asyncio.ensure_future(agent.issue("reports-secret", task_id=task))
+    await asyncio.wait_for(rule.seen.wait(), 10)
+    await _complete(agent, task)
+
+    rule.release.set()
+
+    assert (await refused(asking)).reason == "VAULT_UNAVAILABLE"
+    await _all_settled(world, agent, task)
+    confirmed = await world.events('type = "task.revocation_confirmed"')
+    assert [event.task_id for event in confirmed] == [task]
+
+
 @pytest.mark.parametrize("step", ["batch child", "service child", "holder", "lease"])
 async def test_a_lock_that_comes_meanwhile_refuses(world: World, step: str) -> None:
     scope, path, parameters = STEPS[step]
