@@ -148,8 +148,10 @@ async def test_a_doubtful_answer_never_confirms(
 
 
 @pytest.mark.parametrize("name", [name for name in DOUBTFUL if name != "no content"])
-async def test_only_vaults_own_word_makes_looking_superfluous(fake: FakeVault, hasty: VaultClient, name: str) -> None:
-    anchor = await new_anchor(hasty)
+async def test_only_vaults_own_word_makes_looking_superfluous(
+    fake: FakeVault, vault: VaultClient, hasty: VaultClient, name: str
+) -> None:
+    anchor = await new_anchor(vault)
     known = replaced(200, {"data": {"num_uses": -1}})
     fake.faults = {"auth/token/revoke-accessor": DOUBTFUL[name], "auth/token/lookup-accessor": known}
     try:

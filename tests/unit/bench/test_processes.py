@@ -38,7 +38,8 @@ def test_descendants_count_alive_and_reaped() -> None:
         reaped = processes.processor_time(parent.pid)
         parent.stdin.write("\n")
 
-    assert alive >= 0.3
+    # The kernel tells whole ticks of 10 ms: of two processes, in and outside of the kernel.
+    assert alive >= 0.26
     assert reaped >= alive
     assert len(held) == 2
     assert all(0 < one.proportional <= one.resident for one in held)
