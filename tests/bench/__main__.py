@@ -33,7 +33,7 @@ _MET, _MISSED, _FAILED, _INTERRUPTED = 0, 1, 2, 130
 _EPILOG = """\
 examples:
   python -m tests.bench                                 what `make bench` runs: minutes
-  python -m tests.bench --all --json docs/performance.json    everything: an hour
+  python -m tests.bench --all --json docs/performance.json    everything: 40 minutes
   python -m tests.bench --report docs/performance.json  write those figures into docs/
   python -m tests.bench task-end --database postgres    one scenario on one database
   python -m tests.bench --quick --all                   small numbers: do all of them still run?
