@@ -238,15 +238,27 @@ class VaultClient:
             VaultRefused: when the broker may not look.
         """
         try:
-            reply = await self._tell(("auth", "token", "lookup-accessor"), {"accessor": accessor})
+            reply = await self._look_up(accessor)
         except VaultRefused as refusal:
-            if refusal.says("invalid accessor"):
-                return None
-            raise
+            if not refusal.says("permission denied"):
+                raise
+            # Also said of a token that ended after its accessor was read: it is unknown by now.
+            # OpenBao: vault/token_store.go, handleUpdateLookupAccessor and handleLookup.
+            reply = await self._look_up(accessor)
+        if reply is None:
+            return None
         data = section(reply, "data")
         made = data.get("creation_time")
         seconds = made if isinstance(made, int) else 0
         return KnownToken(section(data, "meta"), datetime.fromtimestamp(seconds, UTC))
+
+    async def _look_up(self, accessor: str) -> dict[str, JsonValue] | None:
+        try:
+            return await self._tell(("auth", "token", "lookup-accessor"), {"accessor": accessor})
+        except VaultRefused as refusal:
+            if refusal.says("invalid accessor"):
+                return None
+            raise
 
     async def knows_lease(self, lease_id: str) -> bool:
         """Return whether Vault still knows a lease.

@@ -107,17 +107,21 @@ async def new_anchor(vault: VaultClient) -> Anchor:
     return await create_anchor(vault, anchor_id=new_id(), task_id=new_id(), role="r", policy="r", ttl=HOUR)
 
 
+# Those that a caller waits for in vain.
+ENDLESS = ("silence", "half an answer")
 # Those in which Vault did not even look at the request.
 AWAY = ("sealed", "too many requests", "standby", "performance standby", "a redirect")
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)
-async def test_a_doubtful_answer_means_perhaps_minted(fake: FakeVault, hasty: VaultClient, name: str) -> None:
+async def test_a_doubtful_answer_means_perhaps_minted(
+    fake: FakeVault, vault: VaultClient, hasty: VaultClient, name: str
+) -> None:
     fake.faults = {CREATE: DOUBTFUL[name], f"{CREATE}/r": DOUBTFUL[name]}
     for make in (mint, new_anchor):
         before = time.monotonic()
         with pytest.raises(VaultUnavailable) as failed:
-            await make(hasty)
+            await make(hasty if name in ENDLESS else vault)
         assert time.monotonic() - before < 5
         assert "canary" not in f"{failed.value!r} {failed.value.__cause__!r}"
         assert isinstance(failed.value, VaultAway) is (name in AWAY)
@@ -363,3 +367,30 @@ async def test_reaping_ends_with_the_first_failure(fake: FakeVault, vault: Vault
     with pytest.raises(VaultUnavailable):
         await look_up_all(vault, await vault.list_accessors(), "here")
     assert len(fake.requests) < 40
+
+
+LOOKUP = "auth/token/lookup-accessor"
+DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+
+
+async def test_a_token_that_ends_while_it_is_looked_up_is_gone(fake: FakeVault, vault: VaultClient) -> None:
+    anchor, other = await new_anchor(vault), await new_anchor(vault)
+
+    async def ending(request: web.Request, reply: Reply) -> web.StreamResponse:
+        if (await request.json())["accessor"] != anchor.accessor or not fake.tokens.pop(anchor.accessor, None):
+            return answer(*reply)
+        return answer(403, DENIED)
+
+    fake.faults = {LOOKUP: ending}
+
+    found = await look_up_all(vault, [anchor.accessor, other.accessor], "here")
+
+    assert found.foreign == {other.accessor}
+    assert not found.own
+
+
+async def test_who_may_not_look_tokens_up_is_told(fake: FakeVault, vault: VaultClient) -> None:
+    anchor = await new_anchor(vault)
+    fake.faults = {LOOKUP: replaced(403, DENIED)}
+    with pytest.raises(VaultRefused, match="permission denied"):
+        await vault.knows_token(anchor.accessor)
