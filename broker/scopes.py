@@ -84,8 +84,13 @@ class Scopes:
 
     async def list(self, call: Call, page: Page) -> PageOf[ScopeView]:
         """Return a page of the current scopes, by name."""
-        found = await self._store.read(lambda conn: scopes.page(conn, page))
-        return PageOf([_view(record) for record in found.items], found.next_token)
+
+        def read(conn: Connection) -> PageOf[ScopeView]:
+            # Here, since reading a page of documents would hold up the event loop for longer than agents wait.
+            found = scopes.page(conn, page)
+            return PageOf([_view(record) for record in found.items], found.next_token)
+
+        return await self._store.read(read)
 
     async def update(self, call: Call, document: str, etag: str, validate_only: bool) -> ScopeView:
         """Store a new version; a document equal to the current one changes nothing.

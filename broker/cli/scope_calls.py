@@ -1,9 +1,41 @@
-"""Carrying a plan out in the broker."""
+"""A plan's dealings with the broker: what it has, and carrying the plan out there."""
 
-from credbroker.v1.scope_service_pb2 import CreateScopeRequest, DeleteScopeRequest, UpdateScopeRequest
+from collections.abc import Collection, Iterator
 
+from credbroker.v1.scope_pb2 import Scope
+from credbroker.v1.scope_service_pb2 import CreateScopeRequest, DeleteScopeRequest, GetScopeRequest, UpdateScopeRequest
+
+from broker.cli import fetch
 from broker.cli.changes import ScopeChange
+from broker.cli.failures import Failure
+from broker.cli.lists import PAGE_SIZE, pages
 from broker.cli.remote import Remote
+
+
+def current_scopes(remote: Remote, names: Collection[str], *, others: bool) -> Iterator[Scope]:
+    """Return the current scopes of these names, as far as there are such.
+
+    Args:
+        remote: The broker.
+        names: Which scopes.
+        others: Whether all others are wanted as well.
+
+    Raises:
+        Failure: when the broker refused or could not be reached.
+    """
+    # More of them than a page holds are sooner found in pages of all.
+    if others or len(names) > PAGE_SIZE:
+        return pages(fetch.scopes(remote))
+    return (scope for name in names if (scope := _current(remote, name)) is not None)
+
+
+def _current(remote: Remote, name: str) -> Scope | None:
+    try:
+        return remote.call(remote.scopes.GetScope, GetScopeRequest(name=name)).scope
+    except Failure as failure:
+        if failure.reason == "SCOPE_NOT_FOUND":
+            return None
+        raise
 
 
 def carry_out(remote: Remote, change: ScopeChange) -> str:

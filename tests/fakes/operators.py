@@ -102,6 +102,7 @@ class FakeBroker(
 
     Attributes:
         scopes: Every version of each scope, oldest first; an empty list when deleted.
+        lists: How often ListScopes was asked.
         filters: The filters of list calls, as they arrived.
         answering: Cleared, GetScope does not answer.
         meddle: Whether somebody else changes a scope just before each update.
@@ -117,6 +118,7 @@ class FakeBroker(
 
     def __init__(self) -> None:
         self.scopes: dict[str, list[scope_pb2.Scope]] = {}
+        self.lists = 0
         self.locks: list[lock_pb2.Lock] = []
         self.pending = 0
         self.orders: list[revocation_service_pb2.RevokeIssuancesRequest] = []
@@ -183,6 +185,7 @@ class FakeBroker(
     def ListScopes(
         self, request: scope_service_pb2.ListScopesRequest, context: grpc.ServicerContext
     ) -> scope_service_pb2.ListScopesResponse:
+        self.lists += 1
         everything = [self.scopes[name][-1] for name in sorted(self.scopes) if self.scopes[name]]
         items, token = self.page(everything, request.page_size, request.page_token)
         return scope_service_pb2.ListScopesResponse(scopes=items, next_page_token=token)

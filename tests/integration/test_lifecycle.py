@@ -1,6 +1,8 @@
 """The life of tasks and credentials: renewed, given back, overdue, limited, locked, re-scoped."""
 
 import asyncio
+import threading
+from collections.abc import Mapping
 from datetime import timedelta
 from uuid import uuid4
 
@@ -20,9 +22,10 @@ from credbroker.v1 import (
 )
 
 from broker.dev.postgres import Postgres
+from broker.document import CredentialMapping, ScopeDocument, parse_document
 from tests.fixtures.openbao import read_secret
 from tests.fixtures.waiting import until
-from tests.fixtures.world import SECRET, SECRET_SCOPE, Caller, World
+from tests.fixtures.world import SCOPES, SECRET, SECRET_SCOPE, Caller, World
 from tests.integration.refusing import Refused, refused
 
 
@@ -299,6 +302,23 @@ async def test_scopes_are_created_once_checked_and_deleted(world: World) -> None
     assert [scope.name for scope in listed.scopes] == ["payments-admin", "reports-db", "reports-service"]
     again = await admin.scopes.CreateScope(create(document=document))
     assert again.scope.version == 2
+
+
+async def test_documents_of_a_list_are_not_read_in_the_way_of_agents(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = set[threading.Thread]()
+
+    def parse(text: str, mappings: Mapping[str, type[CredentialMapping]]) -> ScopeDocument:
+        readers.add(threading.current_thread())
+        return parse_document(text, mappings)
+
+    monkeypatch.setattr("broker.scopes.parse_document", parse)
+    listed = await world.caller("admins/root").scopes.ListScopes(scope_service_pb2.ListScopesRequest())
+
+    assert len(listed.scopes) == len(SCOPES)
+    assert readers
+    assert threading.current_thread() not in readers
 
 
 async def test_access_is_explained_with_the_rule_that_decides(world: World) -> None:

@@ -94,11 +94,10 @@ def apply(remote: "Remote", places: Places, prune: Prune = False, no_vault: NoVa
 
 
 def _plan(remote: "Remote", files: "Sequence[ScopeFile]", prune: bool) -> "list[ScopeChange]":
-    from broker.cli import fetch
     from broker.cli.changes import plan_scopes
-    from broker.cli.lists import pages
+    from broker.cli.scope_calls import current_scopes
 
-    return plan_scopes(files, pages(fetch.scopes(remote)), prune=prune)
+    return plan_scopes(files, current_scopes(remote, [file.name for file in files], others=prune), prune=prune)
 
 
 def _show(in_broker: "Sequence[Change]", in_vault: "Sequence[Change]") -> None:

@@ -80,6 +80,27 @@ def test_plans_for_programs(broker: Command, scopes: Path) -> None:
     assert [json.loads(line) for line in lines] == found
 
 
+def test_others_are_read_only_where_that_is_less_work(
+    broker: Command, fake: FakeBroker, scopes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(broker, str(scopes))
+    write(scopes, "reports-c")
+    plan = broker("scopes", "plan", str(scopes)).stdout
+    assert plan.endswith("1 to be created\n")
+    assert fake.lists == 0
+
+    monkeypatch.setattr("broker.cli.scope_calls.PAGE_SIZE", 2)
+    assert broker("scopes", "plan", str(scopes)).stdout == plan
+    assert fake.lists == 1
+
+
+def test_a_refusal_is_not_taken_for_a_scope_that_is_not_there(broker: Command, scopes: Path) -> None:
+    broker.environ["CREDBROKER_TOKEN"] = "wrong"
+    refused = broker("scopes", "plan", str(scopes), expect=1)
+    assert refused.stdout == ""
+    assert "(EVIDENCE_INVALID)" in refused.stderr
+
+
 def test_updates_are_made_against_the_version_that_was_planned(broker: Command, fake: FakeBroker, scopes: Path) -> None:
     apply(broker, str(scopes))
     write(scopes, "reports-a", ttl="5m")
