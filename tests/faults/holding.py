@@ -15,9 +15,10 @@ from credbroker.v1 import (
 )
 from grpc_health.v1 import health_pb2
 
+from tests.fakes.vault_proxy import Fault
 from tests.fixtures.books import Books
 from tests.fixtures.waiting import until
-from tests.fixtures.world import Caller, World
+from tests.fixtures.world import SCOPES, Caller, World
 
 READONLY = {"role": "readonly"}
 SCOPES_OF_KINDS = {"batch": "reports-secret", "service": "reports-service", "leased": "reports-db"}
@@ -108,6 +109,15 @@ async def is_ready(world: World) -> bool:
         )
         reply = await check(health_pb2.HealthCheckRequest())
     return int(reply.status) == health_pb2.HealthCheckResponse.SERVING
+
+
+async def start_before(fault: Fault, world: World) -> World:
+    """Start a broker that meets a fault of Vault; where that is silence, it does not wait for long."""
+    if fault == "hang_after":
+        world.hasten()
+    await world.start()
+    await world.apply(*SCOPES)
+    return world
 
 
 async def until_ready(world: World, ready: bool = True) -> None:

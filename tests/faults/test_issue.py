@@ -24,6 +24,7 @@ from broker.dev.postgres import Postgres
 from broker.errors import Overloaded
 from broker.policy import PolicyChanged, until_settled
 from tests.fakes.vault_proxy import Fault, Rule
+from tests.faults.holding import start_before
 from tests.faults.test_promises import Minted, database_url, dead, failing_inserts, works
 from tests.fixtures.store import counting
 from tests.fixtures.waiting import until
@@ -78,7 +79,8 @@ async def _all_settled(world: World, agent: Caller, task: str) -> None:
     ["error_after", "drop_after", "html", "refuse_before", pytest.param("hang_after", marks=pytest.mark.long)],
 )
 @pytest.mark.parametrize("step", STEPS)
-async def test_when_vault_fails_nothing_undelivered_lives(world: World, step: str, fault: Fault) -> None:
+async def test_when_vault_fails_nothing_undelivered_lives(bare_world: World, step: str, fault: Fault) -> None:
+    world = await start_before(fault, bare_world)
     scope, path, parameters = STEPS[step]
     agent, task = await _begin(world, scope, path, parameters)
     minted = Minted(world)

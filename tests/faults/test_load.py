@@ -17,7 +17,7 @@ from broker import issue
 from tests.fakes import strangers
 from tests.faults.test_promises import Minted, dead, works
 from tests.fixtures.waiting import until
-from tests.fixtures.world import ENGINE, Caller, World, struct
+from tests.fixtures.world import ENGINE, SCOPES, Caller, World, struct
 
 CHILD, LEASE = "auth/token/create", f"{ENGINE}/creds/"
 MIB = 1024 * 1024
@@ -57,8 +57,13 @@ KINDS = [
     "answers", [pytest.param(True, id="late answer"), pytest.param(False, id="no answer", marks=pytest.mark.long)]
 )
 async def test_what_is_minted_beyond_the_callers_deadline_is_revoked(
-    world: World, scope: str, path: str, parameters: dict[str, str], answers: bool
+    bare_world: World, scope: str, path: str, parameters: dict[str, str], answers: bool
 ) -> None:
+    world = bare_world
+    if not answers:
+        world.hasten()
+    await world.start()
+    await world.apply(*SCOPES)
     agent = world.caller()
     task = await a_task(agent, scope, parameters)
     minted = Minted(world)

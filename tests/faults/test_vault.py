@@ -23,7 +23,7 @@ from broker.dev.postgres import Postgres
 from broker.outbox import HOLD
 from broker.secret import Secret
 from tests.fakes.vault_proxy import Fault
-from tests.faults.holding import READONLY, SCOPES_OF_KINDS, holder, until_ready
+from tests.faults.holding import READONLY, SCOPES_OF_KINDS, holder, start_before, until_ready
 from tests.faults.test_promises import Minted, dead
 from tests.fixtures.books import Books
 from tests.fixtures.waiting import until
@@ -33,10 +33,8 @@ from tests.integration.refusing import refused
 KINDS: Final = tuple(SCOPES_OF_KINDS)
 BEFORE: Final[tuple[Fault, ...]] = ("too_many", "too_many_later", "standby", "standby_code", "redirect")
 ALWAYS: Final = 1_000_000
-# Far from what Vault takes on a busy machine where it does answer.
-VAULT_TIMEOUT: Final = timedelta(seconds=2)
 # Less than Vault has for an answer: what it refuses is not waited for.
-SOON: Final = 4.0
+SOON: Final = 10.0
 
 TAKING_BACK = ("auth/token/revoke-accessor", "auth/token/lookup-accessor", "sys/leases/lookup", "sys/leases/revoke")
 PENDING, CONFIRMED = task_pb2.REVOCATION_STATE_PENDING, task_pb2.REVOCATION_STATE_CONFIRMED
@@ -51,20 +49,6 @@ def rarely(*faults: Fault) -> list[ParameterSet]:
 def database(sqlite_url: Secret[str]) -> Secret[str]:
     """One kind of database: what Vault does is the same on both."""
     return sqlite_url
-
-
-@pytest.fixture
-async def hasty(bare_world: World) -> World:
-    """A world whose broker does not wait long for Vault."""
-    return await hurried(bare_world)
-
-
-async def hurried(world: World) -> World:
-    vault = world.settings.vault.model_copy(update={"timeout": VAULT_TIMEOUT})
-    world.settings = world.settings.model_copy(update={"vault": vault})
-    await world.start()
-    await world.apply(*SCOPES)
-    return world
 
 
 @pytest.mark.parametrize("fault", BEFORE)
@@ -99,16 +83,19 @@ async def test_a_vault_that_does_not_act_is_unavailable_for_now(books: Books, wo
 @pytest.mark.parametrize(
     "fault", ["standby", *rarely("drop_after", "hang_after", "error_after", "html", "too_many", "redirect")]
 )
-async def test_what_vault_does_not_take_back_is_pending_until_it_does(books: Books, hasty: World, fault: Fault) -> None:
-    minted = Minted(hasty)
-    agent = await holder(hasty, *KINDS)
+async def test_what_vault_does_not_take_back_is_pending_until_it_does(
+    books: Books, bare_world: World, fault: Fault
+) -> None:
+    world = await start_before(fault, bare_world)
+    minted = Minted(world)
+    agent = await holder(world, *KINDS)
     for path in TAKING_BACK:
-        hasty.proxy.fail(path, fault, times=ALWAYS)
+        world.proxy.fail(path, fault, times=ALWAYS)
 
     before = time.monotonic()
     given_back = await agent.revoke("leased")
     task = await agent.complete()
-    assert time.monotonic() - before < 2 * (hasty.settings.limits.revocation_wait.total_seconds() + 1)
+    assert time.monotonic() - before < 2 * (world.settings.limits.revocation_wait.total_seconds() + 1)
 
     assert given_back.revocation == PENDING
     assert task.state == task_pb2.TASK_STATE_COMPLETED
@@ -118,16 +105,16 @@ async def test_what_vault_does_not_take_back_is_pending_until_it_does(books: Boo
         assert record.revocation == PENDING
         assert record.state == issuance_pb2.ISSUANCE_STATE_REVOKING
 
-    hasty.proxy.heal()
+    world.proxy.heal()
     # What is next to do is due by then.
-    hasty.clock.offset = timedelta(seconds=30)
+    world.clock.offset = timedelta(seconds=30)
     await until(agent.confirmed)
     for kind in KINDS:
         record = await agent.record(kind)
         assert (record.state, record.revocation) == (issuance_pb2.ISSUANCE_STATE_REVOKED, CONFIRMED)
-    await all_dead(hasty, minted)
+    await all_dead(world, minted)
     await books.match()
-    assert not hasty.proxy.strangers
+    assert not world.proxy.strangers
 
 
 async def all_dead(world: World, minted: Minted) -> None:
@@ -138,25 +125,26 @@ async def all_dead(world: World, minted: Minted) -> None:
 
 @pytest.mark.parametrize("fault", ["drop_after", *rarely("error_after", "hang_after", "html")])
 @pytest.mark.parametrize("path", ["auth/token/renew-accessor", "sys/leases/renew"])
-async def test_a_renewal_in_doubt_changes_no_record(hasty: World, path: str, fault: Fault) -> None:
-    agent = await holder(hasty, "leased")
-    minted = Minted(hasty)
+async def test_a_renewal_in_doubt_changes_no_record(bare_world: World, path: str, fault: Fault) -> None:
+    world = await start_before(fault, bare_world)
+    agent = await holder(world, "leased")
+    minted = Minted(world)
     recorded = (await agent.record("leased")).expire_time
-    hasty.proxy.fail(path, fault)
+    world.proxy.fail(path, fault)
 
     answer = await refused(agent.renew("leased", timedelta(minutes=8)))
 
     assert (answer.code, answer.reason) == (grpc.StatusCode.UNAVAILABLE, "VAULT_UNAVAILABLE")
     assert (await agent.record("leased")).expire_time == recorded
     # Vault may have prolonged it; it is taken back when the record says.
-    hasty.clock.offset = recorded.ToDatetime(tzinfo=hasty.clock.now().tzinfo) - hasty.clock.now() + timedelta(minutes=1)
+    world.clock.offset = recorded.ToDatetime(tzinfo=world.clock.now().tzinfo) - world.clock.now() + timedelta(minutes=1)
 
     async def expired() -> bool:
         return (await agent.record("leased")).state == issuance_pb2.ISSUANCE_STATE_EXPIRED
 
     await until(expired)
     for token in minted.children:
-        await until(dead(hasty, token))
+        await until(dead(world, token))
 
 
 async def test_a_renewal_after_one_in_doubt_is_recorded_as_vault_has_it(world: World) -> None:
@@ -273,7 +261,9 @@ async def sealable(
     world = World(folder, own_openbao, own_openbao.client(), issuer, authority)
     try:
         await world.prepare(database)
-        yield await hurried(world)
+        await world.start()
+        await world.apply(*SCOPES)
+        yield world
     finally:
         await world.stop()
 
