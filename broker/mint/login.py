@@ -16,7 +16,7 @@ from broker.mint.transport import Transport
 from broker.secret import Secret
 
 TICK_SECONDS: Final = 1.0
-# A token can be revoked behind the broker's back; this bounds how long that goes unnoticed.
+# A token can be revoked behind the broker's back; this bounds how long that goes unnoticed while nothing is asked.
 VERIFY_SECONDS: Final = 30.0
 _LONGEST_BACKOFF = 15.0
 
@@ -63,6 +63,11 @@ class VaultLogin:
         if held is None or (held.expires_at is not None and held.expires_at <= self._clock.monotonic()):
             raise VaultAway(f"the broker has no Vault token: {self._problem}")
         return held.token
+
+    def doubt(self) -> None:
+        """Look at the next tick whether Vault still takes the token, which it may have refused."""
+        if self._failures == 0:
+            self._due_at = min(self._due_at, self._clock.monotonic())
 
     @property
     def seconds_left(self) -> float:

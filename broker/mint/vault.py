@@ -19,6 +19,7 @@ INSTALLATION_META = "credbroker_installation"
 """The key under which every token that a broker makes names its installation."""
 
 _DONE = 204
+_FORBIDDEN = 403
 _MAX_LIST_BYTES = 32 * 1024 * 1024
 
 
@@ -31,6 +32,10 @@ class TokenSource(Protocol):
         Raises:
             VaultUnavailable: when there is none at the moment.
         """
+        ...
+
+    def doubt(self) -> None:
+        """Take note that Vault refused a call made with the token: it may be worth nothing any more."""
         ...
 
 
@@ -102,7 +107,10 @@ class VaultClient:
     async def _send(
         self, method: str, path: Path, body: JsonObject | None, token: Secret[str] | None, limit: int = MAX_REPLY_BYTES
     ) -> Answer:
-        return await self._transport.send(method, path, token or self._tokens.token(), body, limit)
+        answer = await self._transport.send(method, path, token or self._tokens.token(), body, limit)
+        if answer.status == _FORBIDDEN and token is None:
+            self._tokens.doubt()
+        return answer
 
     async def _tell(self, path: Path, body: JsonObject) -> dict[str, JsonValue]:
         """Send a request whose reply holds no credential."""

@@ -12,8 +12,10 @@ import pytest
 from broker import config
 from broker.dev.openbao import OpenBao
 from broker.errors import VaultUnavailable
-from broker.mint.login import VERIFY_SECONDS, VaultLogin
+from broker.mint.login import TICK_SECONDS, VERIFY_SECONDS, VaultLogin
 from broker.mint.naming import BROKER_POLICY
+from broker.mint.replies import VaultRefused
+from broker.mint.vault import VaultClient
 from broker.secret import Secret
 from tests.contract.mint.world import until
 from tests.fakes.vault import fake_vault, raw, replaced
@@ -21,6 +23,7 @@ from tests.fixtures.clock import FakeClock
 from tests.fixtures.openbao import make_token, write_token_file
 
 Pass = Callable[[float], Awaitable[None]]
+LOOKUP_SELF = "auth/token/lookup-self"
 
 
 @asynccontextmanager
@@ -31,6 +34,15 @@ async def logged_in(settings: config.Vault, auth: config.VaultAuth, clock: FakeC
         yield login
     finally:
         await login.stop()
+
+
+@asynccontextmanager
+async def calling(settings: config.Vault, login: VaultLogin, clock: FakeClock) -> AsyncIterator[VaultClient]:
+    client = VaultClient(settings, login, clock)
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 @pytest.fixture
@@ -172,6 +184,49 @@ async def test_a_revoked_token_is_replaced_soon(
         assert login.token() != first
 
 
+async def test_a_revoked_token_is_replaced_at_once_where_it_is_used(
+    provisioned: OpenBao, vault_admin: hvac.Client, approle: config.AppRoleAuth, clock: FakeClock, let_pass: Pass
+) -> None:
+    settings = settings_of(provisioned, approle)
+    async with logged_in(settings, approle, clock) as login, calling(settings, login, clock) as vault:
+        first = login.token()
+        vault_admin.adapter.post("/v1/auth/token/revoke", json={"token": first.reveal()})
+        with pytest.raises(VaultRefused):
+            await vault.call("GET", tuple(LOOKUP_SELF.split("/")))
+        await let_pass(TICK_SECONDS)
+        assert login.token() != first
+        await vault.call("GET", tuple(LOOKUP_SELF.split("/")))
+
+
+async def test_a_token_that_may_not_do_something_is_kept_and_looked_up_no_more_than_each_second(
+    tmp_path: Path, clock: FakeClock, let_pass: Pass
+) -> None:
+    async with fake_vault() as vault:
+        vault.faults = {
+            LOOKUP_SELF: replaced(200, {"data": {"ttl": 1000}}),
+            "sys/mounts": replaced(403, {"errors": ["permission denied"]}),
+        }
+        auth = token_file(write_token_file(tmp_path, Secret("s.own")))
+        settings = config.Vault(address=vault.address, auth=auth)
+
+        def looked_up() -> int:
+            return sum(path == LOOKUP_SELF for _, path, _ in vault.requests)
+
+        async with logged_in(settings, auth, clock) as login, calling(settings, login, clock) as client:
+            first = looked_up()
+            for times in range(1, 4):
+                for _ in range(5):
+                    with pytest.raises(VaultRefused):
+                        await client.call("GET", ("sys", "mounts"))
+                await let_pass(TICK_SECONDS)
+                assert looked_up() - first == times
+            with pytest.raises(VaultRefused):
+                await client.call("GET", ("sys", "mounts"), token=Secret("s.of-a-task"))
+            await let_pass(TICK_SECONDS)
+            assert looked_up() - first == 3
+            assert login.token() == Secret("s.own")
+
+
 async def test_a_refused_login_says_so_and_shows_no_secret(
     provisioned: OpenBao, approle: config.AppRoleAuth, clock: FakeClock
 ) -> None:
@@ -237,8 +292,9 @@ async def test_retries_back_off(tmp_path: Path, clock: FakeClock, let_pass: Pass
     async with fake_vault() as vault:
         vault.faults = {"auth/token/lookup-self": replaced(500, {"errors": ["no"]})}
         auth = token_file(write_token_file(tmp_path, Secret("s.own")))
-        async with logged_in(config.Vault(address=vault.address, auth=auth), auth, clock):
+        async with logged_in(config.Vault(address=vault.address, auth=auth), auth, clock) as login:
             for _ in range(60):
+                login.doubt()
                 await let_pass(1)
         assert 5 <= len(vault.requests) <= 9
 

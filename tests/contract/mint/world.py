@@ -23,6 +23,9 @@ class Token:
     def token(self) -> Secret[str]:
         return self.value
 
+    def doubt(self) -> None:
+        pass
+
 
 def vault_settings(server: OpenBao, timeout: timedelta = timedelta(seconds=5)) -> config.Vault:
     return config.Vault(
