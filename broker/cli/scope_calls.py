@@ -23,7 +23,7 @@ def current_scopes(remote: Remote, names: Collection[str], *, others: bool) -> I
     Raises:
         Failure: when the broker refused or could not be reached.
     """
-    # More of them than a page holds are sooner found in pages of all.
+    # Files that name more than a page holds name most of what there is, as a rule, and pages bring that sooner.
     if others or len(names) > PAGE_SIZE:
         return pages(fetch.scopes(remote))
     return (scope for name in names if (scope := _current(remote, name)) is not None)
